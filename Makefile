@@ -1,0 +1,62 @@
+# make demo and make test are all that a newcomer needs; both install what is missing.
+
+GO    ?= go
+TOOLS := $(CURDIR)/bin/tools
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+
+# Packages whose code runs concurrently. The race detector costs a second build of the SQL grammar and much
+# time; what starts whole processes (e2e, cmd, bench) gains nothing from it.
+RACE_PACKAGES = $(shell $(GO) list ./wire/... ./topology/... ./router/... ./backend/... ./proxy/... ./admin/... ./rebalance/... ./internal/... 2>/dev/null)
+
+FUZZTIME ?= 20s
+BENCH    ?=
+
+.PHONY: build setup test unit race fuzz bench bench-go lint fmt demo clean
+
+build:
+	$(GO) build -o bin/ ./cmd/...
+
+setup:
+	scripts/setup.sh
+
+test: setup build unit race
+
+unit:
+	$(GO) test -count=1 -timeout 15m ./...
+
+race:
+	$(GO) test -race -count=1 -timeout 15m $(RACE_PACKAGES)
+
+# Every fuzz target for FUZZTIME.
+fuzz:
+	scripts/fuzz.sh $(FUZZTIME)
+
+# Against PostgreSQL and PgBouncer; BENCH holds further flags of bench/harness.
+bench: setup build
+	$(GO) run ./bench/harness $(BENCH)
+
+bench-go:
+	$(GO) test -run '^$$' -bench . -benchmem ./topology ./router ./wire
+
+lint: $(GOLANGCI)
+	@for script in scripts/*.sh .ci/run; do bash -n $$script || exit 1; done
+	$(GOLANGCI) run ./...
+
+fmt: $(GOLANGCI)
+	$(GOLANGCI) fmt ./...
+
+# The version is part of the name, so that another one is built and an old one stays usable.
+$(GOLANGCI):
+	mkdir -p $(TOOLS)/build
+	GOBIN=$(TOOLS)/build $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(TOOLS)/build/golangci-lint $@
+	rmdir $(TOOLS)/build
+
+demo: setup build
+	scripts/demo.sh
+
+# Data of `shardproxy dev` (.dev) is not touched.
+clean:
+	rm -rf bin bench/results.json

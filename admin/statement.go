@@ -1,0 +1,180 @@
+package admin
+
+import (
+	"strings"
+
+	"shardproxy/wire"
+)
+
+// statement is a command that is in the table: one with columns gives rows, one with act does something.
+type statement struct {
+	tag    string
+	fields []wire.Field
+	rows   func() [][]any
+	act    func(s *session) outcome // nil, with no fields: the statement is empty
+	exits  bool                     // may run in a failed transaction
+}
+
+// outcome is how a statement without rows ended.
+type outcome struct {
+	tag    string // "": the statement's own
+	notice *wire.Error
+	err    *wire.Error
+}
+
+// resolve finds what a command stands for.
+func (s *session) resolve(c command) (*statement, *wire.Error) {
+	words := c.words()
+	for i := range s.console.verbs {
+		v := &s.console.verbs[i]
+		if !strings.EqualFold(v.name, words) {
+			continue
+		}
+		if s.role < v.role {
+			return nil, wire.Errorf(wire.CodeInsufficientPrivilege, "permission denied for %s", v.name).
+				WithHint("It needs the role %v; user \"%s\" has %v.", v.role, s.user, s.role)
+		}
+		return &statement{tag: strings.Fields(v.name)[0], fields: v.fields, rows: func() [][]any { return v.rows(s.console) }}, nil
+	}
+	if st := s.driverStatement(c, words); st != nil {
+		return st, nil
+	}
+	return nil, c.unknown()
+}
+
+// driverStatement is what drivers send on their own: transactions, settings, and questions about the server.
+func (s *session) driverStatement(c command, words string) *statement {
+	first := c.tokens[0]
+	if !first.bare {
+		return nil
+	}
+	rest := strings.TrimPrefix(words[len(first.text):], " ")
+	switch first.text {
+	case "begin":
+		return &statement{tag: "BEGIN", act: (*session).begin}
+	case "start":
+		if rest == "transaction" || strings.HasPrefix(rest, "transaction ") {
+			return &statement{tag: "START TRANSACTION", act: (*session).begin}
+		}
+	case "commit", "end", "rollback", "abort":
+		if rest == "" || rest == "work" || rest == "transaction" {
+			tag := "COMMIT"
+			if first.text == "rollback" || first.text == "abort" {
+				tag = "ROLLBACK"
+			}
+			return &statement{tag: tag, act: (*session).end, exits: true}
+		}
+	case "set", "reset":
+		if rest != "" {
+			return &statement{tag: strings.ToUpper(first.text), act: func(*session) outcome { return outcome{} }}
+		}
+	case "discard":
+		if rest == "all" {
+			return &statement{tag: "DISCARD ALL", act: (*session).discard}
+		}
+	case "deallocate":
+		return deallocate(c.tokens[1:])
+	case "show":
+		return s.showParameter(rest)
+	case "select":
+		return s.selectConstant(strings.TrimPrefix(strings.ReplaceAll(rest, " ", ""), "pg_catalog."))
+	}
+	return nil
+}
+
+// showParameter is SHOW of a PostgreSQL setting.
+func (s *session) showParameter(name string) *statement {
+	switch name {
+	case "transaction isolation level":
+		name = "transaction_isolation"
+	case "time zone":
+		name = "TimeZone"
+	}
+	for _, p := range s.console.parameters() {
+		if strings.EqualFold(p.name, name) {
+			return oneText("SHOW", p.name, p.value)
+		}
+	}
+	return nil
+}
+
+// selectConstant is SELECT of an expression that needs no database. It has no blanks.
+func (s *session) selectConstant(expression string) *statement {
+	switch expression {
+	case "1":
+		return &statement{tag: "SELECT 1", fields: fields("?column?#"), rows: func() [][]any { return [][]any{{int64(1)}} }}
+	case "version()":
+		return oneText("SELECT 1", "version", "PostgreSQL "+s.console.serverVersion())
+	case "current_database()":
+		return oneText("SELECT 1", "current_database", database)
+	case "current_user", "session_user", "user":
+		return oneText("SELECT 1", expression, s.user)
+	case "current_schema", "current_schema()":
+		return &statement{tag: "SELECT 1", fields: fields("current_schema"), rows: func() [][]any { return [][]any{{nil}} }}
+	}
+	return nil
+}
+
+func oneText(tag, name, value string) *statement {
+	return &statement{tag: tag, fields: fields(name), rows: func() [][]any { return [][]any{{value}} }}
+}
+
+// deallocate is DEALLOCATE [PREPARE] { name | ALL }, nil if it is something else.
+func deallocate(tokens []token) *statement {
+	if len(tokens) == 2 && tokens[0].is("prepare") {
+		tokens = tokens[1:]
+	}
+	if len(tokens) != 1 {
+		return nil
+	}
+	name := tokens[0].text
+	if tokens[0].is("all") {
+		return &statement{tag: "DEALLOCATE ALL", act: func(s *session) outcome {
+			clear(s.prepared)
+			return outcome{}
+		}}
+	}
+	return &statement{tag: "DEALLOCATE", act: func(s *session) outcome {
+		if _, ok := s.prepared[name]; !ok {
+			return outcome{err: noStatement(name)}
+		}
+		delete(s.prepared, name)
+		return outcome{}
+	}}
+}
+
+func noStatement(name string) *wire.Error {
+	return wire.Errorf(wire.CodeInvalidStatementName, "prepared statement \"%s\" does not exist", name)
+}
+
+func (s *session) begin() outcome {
+	if s.status != 'I' {
+		return outcome{notice: warning(wire.CodeActiveTransaction, "there is already a transaction in progress")}
+	}
+	s.status = 'T'
+	return outcome{}
+}
+
+// end leaves the transaction. Nothing was done in it, so that COMMIT and ROLLBACK differ only in name.
+func (s *session) end() (o outcome) {
+	switch s.status {
+	case 'I':
+		o.notice = warning(wire.CodeNoActiveTransaction, "there is no transaction in progress")
+	case 'E':
+		o.tag = "ROLLBACK"
+	}
+	s.status = 'I'
+	return o
+}
+
+func (s *session) discard() outcome {
+	if s.status != 'I' {
+		return outcome{err: wire.Errorf(wire.CodeActiveTransaction, "DISCARD ALL cannot run inside a transaction block")}
+	}
+	clear(s.prepared)
+	return outcome{}
+}
+
+func warning(code, text string) *wire.Error {
+	return &wire.Error{Severity: wire.SeverityWarning, Code: code, Message: text}
+}

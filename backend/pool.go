@@ -1,0 +1,335 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"shardproxy/wire"
+)
+
+// Key names a pool.
+type Key struct {
+	Address  string // host:port, or the path of a Unix socket
+	Database string
+	User     string
+}
+
+func (k Key) String() string { return k.User + "@" + k.Address + "/" + k.Database }
+
+// Dialer makes connections. It is an interface because tests have servers of their own.
+type Dialer interface {
+	Dial(ctx context.Context, key Key) (*wire.ServerConn, error)
+	Cancel(ctx context.Context, key Key, cancel wire.CancelKey) error
+}
+
+// Limits of every pool. Zero durations switch a limit off.
+type Limits struct {
+	Min, Max   int           // connections of one pool
+	Total      int           // connections of all pools together
+	Wait       time.Duration // for a connection to become free
+	Idle       time.Duration // a connection unused for so long is closed, down to Min
+	Lifetime   time.Duration // a connection older than this is closed when it is released
+	CheckAfter time.Duration // a connection idle for longer is looked at before it is used again
+	Statements int           // prepared statements that one connection holds
+}
+
+// ErrFull says that no connection became free in time.
+var ErrFull = errors.New("no backend connection became free in time")
+
+// Pool holds the connections of one node, user and database.
+type Pool struct {
+	key    Key
+	dialer Dialer
+	limits *Limits
+	budget *budget
+
+	mu      sync.Mutex // guards the fields below
+	idle    []*Conn    // newest last
+	open    int        // idle, in use, and being dialled
+	conns   map[*Conn]struct{}
+	waiters []*Waiter // oldest first
+	closed  bool
+
+	waited atomic.Int64 // nanoseconds that sessions have waited
+}
+
+// Waiter is one session's place in the queue of a pool. It is reused; the zero value is ready.
+type Waiter struct {
+	ready chan *Conn // a connection, or nil for "there is room to dial: try again"
+	since time.Time
+	timer *time.Timer
+}
+
+// Key of the pool.
+func (p *Pool) Key() Key { return p.key }
+
+// Acquire gives a connection to the session that owns w. It dials where the pool has room, waits otherwise,
+// and gives ErrFull when the wait is over.
+func (p *Pool) Acquire(ctx context.Context, w *Waiter) (*Conn, error) {
+	for {
+		p.mu.Lock()
+		if n := len(p.idle); n > 0 {
+			c := p.idle[n-1]
+			p.idle[n-1] = nil
+			p.idle = p.idle[:n-1]
+			p.mu.Unlock()
+			if p.usable(c) {
+				return c, nil
+			}
+			p.discard(c)
+			continue
+		}
+		if p.closed {
+			p.mu.Unlock()
+			return nil, errClosed
+		}
+		if p.open < p.limits.Max {
+			p.open++
+			p.mu.Unlock()
+			if err := p.budget.take(ctx, p, w); err != nil {
+				p.vacate()
+				return nil, err
+			}
+			return p.dial(ctx)
+		}
+		w.enlist()
+		p.waiters = append(p.waiters, w)
+		p.mu.Unlock()
+		c, err := w.wait(ctx, p.limits.Wait)
+		p.waited.Add(int64(time.Since(w.since)))
+		if err != nil {
+			if c = p.withdraw(w); c == nil {
+				return nil, err
+			}
+		}
+		if c != nil {
+			return c, nil
+		}
+	}
+}
+
+var errClosed = errors.New("the pool is closed")
+
+func (p *Pool) usable(c *Conn) bool {
+	if p.limits.CheckAfter <= 0 {
+		return true
+	}
+	idle := time.Since(c.since)
+	return idle < p.limits.CheckAfter || c.quiet()
+}
+
+func (p *Pool) dial(ctx context.Context) (*Conn, error) {
+	sc, err := p.dialer.Dial(ctx, p.key)
+	if err != nil {
+		p.budget.give()
+		p.vacate()
+		return nil, fmt.Errorf("connect to %v: %w", p.key, err)
+	}
+	c := &Conn{
+		Stream: wire.NewStream(sc.Conn), Key: sc.Key, Params: sc.Params, Status: 'I',
+		Settings: NoSettings, pool: p, born: time.Now(),
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns == nil {
+		p.conns = make(map[*Conn]struct{})
+	}
+	p.conns[c] = struct{}{}
+	return c, nil
+}
+
+// Release gives c back. The caller does not use it any more.
+func (p *Pool) Release(c *Conn) {
+	c.cancelMu.Lock()   // a cancel that is under way must not hit the next user
+	c.cancelMu.Unlock() //nolint:staticcheck // the lock is the wait
+	if c.Broken || c.Err() != nil || c.Status != 'I' || c.Buffered() > 0 || c.Unsent() > 0 ||
+		(p.limits.Lifetime > 0 && time.Since(c.born) > p.limits.Lifetime) {
+		p.discard(c)
+		return
+	}
+	c.Rest()
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		p.discard(c)
+		return
+	}
+	if len(p.waiters) > 0 && !p.budget.starvedBefore(p.waiters[0].since) {
+		w := p.waiters[0]
+		p.waiters = p.waiters[1:]
+		p.mu.Unlock()
+		w.ready <- c
+		return
+	}
+	if p.budget.starving.Load() > 0 {
+		p.mu.Unlock()
+		p.discard(c)
+		return
+	}
+	if p.limits.CheckAfter > 0 || p.limits.Idle > 0 {
+		c.since = time.Now()
+	}
+	p.idle = append(p.idle, c)
+	p.mu.Unlock()
+}
+
+// discard closes c, which is not in idle, and makes its room free.
+func (p *Pool) discard(c *Conn) {
+	c.close()
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+	p.budget.give()
+	p.vacate()
+}
+
+// vacate takes one off open and lets the oldest waiter try to dial.
+func (p *Pool) vacate() {
+	p.mu.Lock()
+	p.open--
+	var w *Waiter
+	if len(p.waiters) > 0 {
+		w = p.waiters[0]
+		p.waiters = p.waiters[1:]
+	}
+	p.mu.Unlock()
+	if w != nil {
+		w.ready <- nil
+	}
+}
+
+// withdraw takes w out of the queue. Where it was served in the meantime it gives the connection, if any.
+func (p *Pool) withdraw(w *Waiter) *Conn {
+	p.mu.Lock()
+	for i, other := range p.waiters {
+		if other == w {
+			p.waiters = append(p.waiters[:i:i], p.waiters[i+1:]...)
+			p.mu.Unlock()
+			return nil
+		}
+	}
+	p.mu.Unlock()
+	c := <-w.ready
+	if c == nil { // the right to dial goes to the next one
+		p.mu.Lock()
+		p.open++
+		p.mu.Unlock()
+		p.vacate()
+	}
+	return c
+}
+
+func (w *Waiter) enlist() {
+	if w.ready == nil {
+		w.ready = make(chan *Conn, 1)
+	}
+	w.since = time.Now()
+}
+
+func (w *Waiter) wait(ctx context.Context, limit time.Duration) (*Conn, error) {
+	select {
+	case c := <-w.ready:
+		return c, nil
+	default:
+	}
+	var expired <-chan time.Time
+	if limit > 0 {
+		if w.timer == nil {
+			w.timer = time.NewTimer(limit)
+		} else {
+			w.timer.Reset(limit)
+		}
+		defer w.timer.Stop()
+		expired = w.timer.C
+	}
+	select {
+	case c := <-w.ready:
+		return c, nil
+	case <-expired:
+		return nil, ErrFull
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// evict closes the connection that has been idle longest. It says whether there was one.
+func (p *Pool) evict() bool {
+	p.mu.Lock()
+	if len(p.idle) == 0 {
+		p.mu.Unlock()
+		return false
+	}
+	c := p.idle[0]
+	p.idle = append(p.idle[:0], p.idle[1:]...)
+	p.mu.Unlock()
+	p.discard(c)
+	return true
+}
+
+// Sweep closes idle connections that are dead, too old, or idle too long.
+func (p *Pool) sweep(now time.Time) {
+	p.mu.Lock()
+	var gone []*Conn
+	keep := p.idle[:0]
+	for _, c := range p.idle {
+		old := p.limits.Lifetime > 0 && now.Sub(c.born) > p.limits.Lifetime
+		unused := p.limits.Idle > 0 && now.Sub(c.since) > p.limits.Idle && p.open-len(gone) > p.limits.Min
+		if old || unused || !c.quiet() {
+			gone = append(gone, c)
+			continue
+		}
+		keep = append(keep, c)
+	}
+	clear(p.idle[len(keep):])
+	p.idle = keep
+	p.mu.Unlock()
+	for _, c := range gone {
+		p.discard(c)
+	}
+}
+
+// ConnInfo is one connection as SHOW SERVERS gives it.
+type ConnInfo struct {
+	Key    Key
+	PID    uint32 // of the server process
+	Active bool   // in a session's hands
+	Born   time.Time
+	TLS    bool
+}
+
+// Conns lists the pool's connections.
+func (p *Pool) Conns() []ConnInfo {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]ConnInfo, 0, len(p.conns))
+	for c := range p.conns {
+		_, plain := c.Conn().(syscall.Conn)
+		list = append(list, ConnInfo{Key: p.key, PID: c.Key.PID, Active: !slices.Contains(p.idle, c), Born: c.born, TLS: !plain})
+	}
+	return list
+}
+
+// Stats of a pool at one moment.
+type Stats struct {
+	Key                 Key
+	Idle, Used, Waiting int
+	LongestWait         time.Duration // of those who wait now
+	Waited              time.Duration // by all sessions since the start
+}
+
+// Stats counts the pool's connections.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Key: p.key, Idle: len(p.idle), Used: p.open - len(p.idle), Waiting: len(p.waiters), Waited: time.Duration(p.waited.Load())}
+	if s.Waiting > 0 {
+		s.LongestWait = time.Since(p.waiters[0].since)
+	}
+	return s
+}

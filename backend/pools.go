@@ -1,0 +1,182 @@
+package backend
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Pools holds the pools of all nodes, made on first use, under one budget.
+type Pools struct {
+	dialer Dialer
+	limits Limits
+	budget budget
+
+	mu    sync.Mutex // guards pools
+	pools map[Key]*Pool
+}
+
+// NewPools makes no connection yet.
+func NewPools(dialer Dialer, limits Limits) *Pools {
+	s := &Pools{dialer: dialer, limits: limits, pools: make(map[Key]*Pool)}
+	s.budget.limit = limits.Total
+	s.budget.pools = s
+	return s
+}
+
+// Get gives the pool of key.
+func (s *Pools) Get(key Key) *Pool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.pools[key]
+	if !ok {
+		p = &Pool{key: key, dialer: s.dialer, limits: &s.limits, budget: &s.budget}
+		s.pools[key] = p
+	}
+	return p
+}
+
+// All gives the pools that exist.
+func (s *Pools) All() []*Pool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Pool, 0, len(s.pools))
+	for _, p := range s.pools {
+		all = append(all, p)
+	}
+	return all
+}
+
+// Run sweeps the pools until ctx ends, then closes what is idle.
+func (s *Pools) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.close()
+			return ctx.Err()
+		case now := <-tick.C:
+			for _, p := range s.All() {
+				p.sweep(now)
+			}
+		}
+	}
+}
+
+func (s *Pools) close() {
+	for _, p := range s.All() {
+		p.mu.Lock()
+		p.closed = true
+		idle := p.idle
+		p.idle = nil
+		p.mu.Unlock()
+		for _, c := range idle {
+			p.discard(c)
+		}
+	}
+}
+
+// budget bounds the connections of all pools together. A session that finds it used up closes an idle
+// connection of another pool, and waits where there is none.
+type budget struct {
+	limit int
+	pools *Pools
+
+	starving atomic.Int32 // length of queue, to be read without the lock
+
+	mu    sync.Mutex // guards the fields below
+	used  int
+	queue []*Waiter // oldest first
+}
+
+// take makes room for one connection of p.
+func (b *budget) take(ctx context.Context, p *Pool, w *Waiter) error {
+	for {
+		b.mu.Lock()
+		if b.limit <= 0 || b.used < b.limit {
+			b.used++
+			b.mu.Unlock()
+			return nil
+		}
+		b.mu.Unlock()
+		if b.evictOther(p) {
+			continue
+		}
+		b.mu.Lock()
+		if b.used < b.limit {
+			b.mu.Unlock()
+			continue
+		}
+		w.enlist()
+		b.queue = append(b.queue, w)
+		b.starving.Store(int32(len(b.queue)))
+		b.mu.Unlock()
+		b.evictOther(p) // one may have become idle before we were seen to starve
+		_, err := w.wait(ctx, p.limits.Wait)
+		p.waited.Add(int64(time.Since(w.since)))
+		if err == nil {
+			return nil // give has counted for us
+		}
+		if !b.leave(w) { // served in the meantime
+			<-w.ready
+			return nil
+		}
+		return err
+	}
+}
+
+func (b *budget) leave(w *Waiter) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, other := range b.queue {
+		if other == w {
+			b.queue = append(b.queue[:i:i], b.queue[i+1:]...)
+			b.starving.Store(int32(len(b.queue)))
+			return true
+		}
+	}
+	return false
+}
+
+// give takes one connection off the budget, or hands its room to the oldest who starves.
+func (b *budget) give() {
+	b.mu.Lock()
+	if len(b.queue) == 0 {
+		b.used--
+		b.mu.Unlock()
+		return
+	}
+	w := b.queue[0]
+	b.queue = b.queue[1:]
+	b.starving.Store(int32(len(b.queue)))
+	b.mu.Unlock()
+	w.ready <- nil
+}
+
+// starvedBefore says whether somebody has waited for room since before t.
+func (b *budget) starvedBefore(t time.Time) bool {
+	if b.starving.Load() == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.queue) > 0 && b.queue[0].since.Before(t)
+}
+
+func (b *budget) evictOther(p *Pool) bool {
+	for _, other := range b.pools.All() {
+		if other != p && other.evict() {
+			return true
+		}
+	}
+	return false
+}
+
+// Open is the number of connections of all pools.
+func (s *Pools) Open() int {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.used
+}

@@ -1,0 +1,60 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Proxy is a process of `shardproxy serve` before the shards of a cluster.
+type Proxy struct {
+	*process
+	DSN  string
+	HTTP string
+}
+
+// StartProxy starts a further proxy before the cluster's shards. tables are TABLE.COLUMN of shard keys;
+// settings are lines of TOML put before its tables of shards, such as "[pool]\nsize_max = 2".
+func (c *Cluster) StartProxy(ctx context.Context, binary string, tables []string, settings string) (*Proxy, error) {
+	dir, err := TempDir()
+	if err != nil {
+		return nil, err
+	}
+	listen, http, err := freePorts()
+	if err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "[listen]\naddresses = [%q]\ndrain_timeout = \"1s\"\n[admin]\nhttp = %q\nusers = [\"app\"]\n", listen, http)
+	fmt.Fprintf(&b, "[[users]]\nname = \"app\"\nsecret = \"app\"\n[tables]\nexplicit = [\"%s\"]\n%s\n", strings.Join(tables, `", "`), settings)
+	for _, s := range c.Shards {
+		node, err := url.Parse(s.Primary().DSN)
+		if err != nil {
+			return nil, err
+		}
+		host, port, err := net.SplitHostPort(node.Host)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "[[shards]]\nname = %q\n[[shards.nodes]]\nhost = %q\nport = %s\ndatabase = %q\n",
+			s.Name, host, port, strings.TrimPrefix(node.Path, "/"))
+	}
+	config := filepath.Join(dir, "shardproxy.toml")
+	if err := os.WriteFile(config, []byte(b.String()), 0o600); err != nil {
+		return nil, err
+	}
+	process, err := launch(dir, binary, "serve", "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{process: process, DSN: "postgres://app:app@" + listen + "/app?sslmode=disable", HTTP: "http://" + http}
+	if err := p.await(ctx, func() bool { return listens(listen) }); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	return p, nil
+}

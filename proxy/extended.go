@@ -1,0 +1,577 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"shardproxy/backend"
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// streamAbove is the size from which a Bind is passed on while it comes in, instead of being held.
+const streamAbove = 64 << 10
+
+// prepared is a statement that the client has prepared.
+type prepared struct {
+	sql       string
+	types     []byte // declared parameter types, 4 bytes each
+	template  *router.Template
+	literals  []router.Literal
+	snap      *topology.Snapshot // that template was made with
+	env       *router.Env
+	statement *backend.Statement // as backends know it; its name is "" for the unnamed statement
+	token     uint64             // of the unnamed statement: which Parse it is
+}
+
+// portal is a bound statement.
+type portal struct {
+	kind  portalKind
+	prep  *prepared
+	shard topology.ShardID // onShard
+	bound *boundPortal     // onShards
+}
+
+type portalKind uint8
+
+const (
+	noPortal portalKind = iota
+	onShard             // exists on a backend
+	onShards            // is bound on each shard when it is executed
+	ours                // the proxy does the work
+)
+
+// boundPortal is a Bind that will go to several shards.
+type boundPortal struct {
+	message   wire.Bind // with memory of its own
+	statement *backend.Statement
+	shards    []topology.ShardID
+}
+
+var emptyStatement = &router.Template{Kind: router.Any}
+
+// extend handles a message of the extended protocol.
+func (s *Session) extend(ctx context.Context, typ byte, body int) error {
+	if !s.extended || s.asked.IsZero() {
+		s.asked, s.extended = time.Now(), true
+	}
+	if s.skip && typ != 'S' {
+		return s.passOver()
+	}
+	var err error
+	switch {
+	case typ == 'B' && body > streamAbove:
+		err = s.bindLarge(ctx, body)
+	case typ == 'P' && body > s.srv.cfg.QueryBytes:
+		if err = s.passOver(); err == nil {
+			err = wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.cfg.QueryBytes)
+		}
+	default:
+		var m []byte
+		if m, err = s.client.Next(body); err == nil {
+			err = s.extendedMessage(ctx, typ, m[5:])
+		}
+	}
+	if err != nil {
+		return s.failPipeline(err)
+	}
+	return nil
+}
+
+func (s *Session) extendedMessage(ctx context.Context, typ byte, body []byte) error {
+	switch typ {
+	case 'P':
+		return s.parse(ctx, body)
+	case 'B':
+		return s.bind(ctx, body)
+	case 'D':
+		return s.describe(ctx, body)
+	case 'E':
+		return s.execute(ctx, body)
+	case 'C':
+		return s.closeNamed(body)
+	case 'H':
+		if err := s.pay(ctx); err != nil {
+			return err
+		}
+		if err := s.drainAll(); err != nil {
+			return err
+		}
+		if err := s.client.Flush(); err != nil {
+			return &clientError{err}
+		}
+		return nil
+	}
+	return s.sync(ctx)
+}
+
+// failPipeline tells the client of an error, behind the answers that come before it, and passes over all up to Sync.
+func (s *Session) failPipeline(err error) error {
+	if s.explain(err) == nil && err != errSent {
+		return err
+	}
+	if err != errSent {
+		if earlier := s.drainAll(); earlier != nil {
+			err = earlier
+		}
+	}
+	s.owed = nil
+	s.skip = true
+	return s.report(err)
+}
+
+// drainAll reads what the lanes owe. At most one of them owes something visible.
+func (s *Session) drainAll() error {
+	var failed error
+	for i := 0; i < len(s.lanes); i++ {
+		l := s.lanes[i]
+		if err := s.drain(l); err != nil && failed == nil {
+			failed = err
+		}
+		if i < len(s.lanes) && s.lanes[i] != l {
+			i--
+		}
+	}
+	return failed
+}
+
+// focus makes sure that no other lane owes an answer: those of l come behind them.
+func (s *Session) focus(l *lane) error {
+	if len(s.lanes) == 1 {
+		return nil
+	}
+	for _, other := range slices.Clone(s.lanes) {
+		if other != l {
+			if err := s.drain(other); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// local answers with an empty message of the proxy's own, behind what a lane still owes.
+func (s *Session) local(r reply) {
+	for _, l := range s.lanes {
+		if l.pending() {
+			l.await(r)
+			return
+		}
+	}
+	s.client.SetAppended(wire.AppendEmpty(s.client.Append(), byte(r)))
+}
+
+// parse handles Parse. It is not sent before a backend is known that the statement runs on: ParseComplete is owed.
+func (s *Session) parse(ctx context.Context, body []byte) error {
+	m, err := wire.ParseParse(body)
+	if err != nil {
+		return asProtocol(err)
+	}
+	if err := s.pay(ctx); err != nil {
+		return err
+	}
+	if m.Name != "" && s.prepared[m.Name] != nil {
+		return wire.Errorf(wire.CodeDuplicateStatement, "prepared statement \"%s\" already exists", m.Name)
+	}
+	if m.Name == "" && s.reparse(m) {
+		return nil
+	}
+	t, err := s.plan(ctx, m.SQL)
+	if err != nil {
+		return err
+	}
+	if s.tx.failed && t.Kind != router.Tx {
+		return errAborted()
+	}
+	switch {
+	case t.Kind == router.Syntax && s.bound == unbound:
+		return s.syntax(ctx, strings.Clone(m.SQL))
+	case t.Kind == router.Reject && t.Reason != nil:
+		return t.Reason
+	case len(s.prepared) >= s.srv.cfg.PreparedStatements:
+		return wire.Errorf(wire.CodeProgramLimitExceeded, "more than %d prepared statements in one session", s.srv.cfg.PreparedStatements).
+			WithHint("Close statements that are no longer used, or raise limits.prepared_statements.")
+	}
+	p := &prepared{
+		sql: strings.Clone(m.SQL), types: bytes.Clone(m.Types), template: t, literals: slices.Clone(s.scratch.Literals),
+		snap: s.snap, env: s.env,
+	}
+	if m.Name == "" {
+		p.statement = &backend.Statement{SQL: p.sql, Types: p.types}
+		s.parses++
+		p.token = s.id<<32 | s.parses&0xffffffff
+		s.unnamed = p
+	} else {
+		p.statement = s.srv.statements.Intern(p.sql, p.types, s.snap.Schema.Version)
+		if s.prepared == nil {
+			s.prepared = make(map[string]*prepared)
+		}
+		s.prepared[strings.Clone(m.Name)] = p
+	}
+	s.owed = p
+	return nil
+}
+
+// reparse takes the short way where the client prepares the same text as the unnamed statement again.
+func (s *Session) reparse(m wire.Parse) bool {
+	p := s.unnamed
+	if p == nil || s.tx.failed || p.sql != m.SQL || p.env != s.env || p.snap != s.topology() || !bytes.Equal(p.types, m.Types) {
+		return false
+	}
+	s.snap = p.snap
+	s.parses++
+	p.token = s.id<<32 | s.parses&0xffffffff
+	s.owed = p
+	return true
+}
+
+// plan is template for a text of Parse, which must be one statement or none.
+func (s *Session) plan(ctx context.Context, sql string) (*router.Template, error) {
+	if !single(sql) {
+		s.spans = router.Split(sql, s.env.StdStrings, s.spans[:0])
+		switch len(s.spans) {
+		case 0:
+			s.snap = s.topology()
+			s.scratch.Literals = s.scratch.Literals[:0]
+			return emptyStatement, nil
+		case 1:
+		default:
+			return nil, wire.Errorf(wire.CodeSyntaxError, "cannot insert multiple commands into a prepared statement")
+		}
+	}
+	return s.template(ctx, sql)
+}
+
+// pay sends a Parse whose ParseComplete is owed, where no Bind or Describe has taken it along.
+func (s *Session) pay(ctx context.Context) error {
+	p := s.owed
+	if p == nil {
+		return nil
+	}
+	if isOurs(p.template) {
+		s.owed = nil
+		s.local(localParse)
+		return nil
+	}
+	l, err := s.join(ctx, s.shardForParse(p), false)
+	if err != nil {
+		return err
+	}
+	s.sendParse(l, p.statement, s.parseReply(p))
+	return nil
+}
+
+// shardForParse is where a statement is parsed or described when its parameters are not known.
+func (s *Session) shardForParse(*prepared) topology.ShardID { return s.anyShard() }
+
+// parseReply says whether the next Parse of p is the client's own.
+func (s *Session) parseReply(p *prepared) reply {
+	if s.owed == p {
+		s.owed = nil
+		return parseReply
+	}
+	return parseHidden
+}
+
+// sendParse makes sure that the lane's backend has the statement. r says who waits for ParseComplete.
+func (s *Session) sendParse(l *lane, st *backend.Statement, r reply) {
+	if st.Name == "" {
+		token := uint64(0)
+		if s.unnamed != nil && s.unnamed.statement == st {
+			token = s.unnamed.token
+		}
+		if r == parseHidden && token != 0 && l.be.Unnamed == token {
+			return
+		}
+		l.send(func(dst []byte) []byte { return wire.AppendParse(dst, "", st.SQL, st.Types) })
+		l.await(r)
+		l.be.Unnamed = token
+		return
+	}
+	if l.be.Has(st) {
+		if r == parseReply {
+			l.await(localParse)
+		}
+		return
+	}
+	l.parse(st, r)
+}
+
+// join gives the lane for a statement of a pipeline, and makes one transaction of it where it writes on more than one.
+func (s *Session) join(ctx context.Context, shard topology.ShardID, write bool) (*lane, error) {
+	if !s.tx.open && len(s.lanes) > 0 {
+		others, wrote := false, write
+		for _, l := range s.lanes {
+			if !l.synced {
+				others = others || l.shard != shard
+				wrote = wrote || l.wrote
+			}
+		}
+		if others && wrote {
+			if err := s.promote(); err != nil {
+				return nil, err
+			}
+			s.tx.begin("BEGIN", s.settings)
+			s.tx.implicit = true
+		}
+	}
+	l, err := s.lane(ctx, shard)
+	if err != nil {
+		return nil, err
+	}
+	if l.undrain > undrainedMax {
+		if err := s.drain(l); err != nil {
+			return nil, err
+		}
+	}
+	return l, s.focus(l)
+}
+
+// isOurs says that the proxy itself runs the statement.
+func isOurs(t *router.Template) bool {
+	switch t.Kind {
+	case router.Any, router.Keyed, router.Insert, router.Scatter, router.All, router.Notify, router.Cursor:
+		return false
+	case router.Show:
+		return strings.HasPrefix(t.Set.Name, "shardproxy.")
+	}
+	return true
+}
+
+func (s *Session) lookup(name string) (*prepared, error) {
+	p := s.prepared[name]
+	if name == "" {
+		p = s.unnamed
+	}
+	if p == nil {
+		if name == "" {
+			return nil, wire.Errorf(wire.CodeInvalidStatementName, "unnamed prepared statement does not exist")
+		}
+		return nil, wire.Errorf(wire.CodeInvalidStatementName, "prepared statement \"%s\" does not exist", name)
+	}
+	return p, nil
+}
+
+// current gives the statement's template for the newest snapshot.
+func (s *Session) currentTemplate(ctx context.Context, p *prepared) (*router.Template, error) {
+	if p.snap == s.topology() && p.env == s.env {
+		s.snap = p.snap
+		return p.template, nil
+	}
+	t, err := s.plan(ctx, p.sql)
+	if err != nil {
+		return nil, err
+	}
+	if t.Kind == router.Reject && t.Reason != nil {
+		return nil, t.Reason
+	}
+	p.template, p.snap, p.env = t, s.snap, s.env
+	p.literals = append(p.literals[:0], s.scratch.Literals...)
+	return t, nil
+}
+
+// bind handles Bind.
+func (s *Session) bind(ctx context.Context, body []byte) error {
+	var err error
+	if s.bindMessage, err = wire.ParseBind(body); err != nil {
+		return asProtocol(err)
+	}
+	p, shards, err := s.target(ctx)
+	if err != nil {
+		return err
+	}
+	b := &s.bindMessage
+	at := s.newPortal(b.Portal)
+	at.prep = p
+	switch {
+	case isOurs(p.template):
+		if err := s.pay(ctx); err != nil {
+			return err
+		}
+		at.kind = ours
+		s.local(localBind)
+		return nil
+	case len(shards) == 1:
+		l, err := s.join(ctx, shards[0], p.template.Write)
+		if err != nil {
+			return err
+		}
+		at.kind, at.shard = onShard, shards[0]
+		s.sendParse(l, p.statement, s.parseReply(p))
+		l.send(func(dst []byte) []byte { return wire.AppendBind(dst, b.Portal, p.statement.Name, b.Rest) })
+		l.await(bindReply)
+		return nil
+	}
+	if err := s.pay(ctx); err != nil {
+		return err
+	}
+	at.kind = onShards
+	at.bound = &boundPortal{statement: p.statement, shards: slices.Clone(shards)}
+	if at.bound.message, err = wire.ParseBind(bytes.Clone(body)); err != nil {
+		return asProtocol(err)
+	}
+	at.bound.message.Types = p.types
+	s.local(localBind)
+	return nil
+}
+
+// target finds the statement of s.bindMessage, and the shards that it runs on with these parameters.
+func (s *Session) target(ctx context.Context) (*prepared, []topology.ShardID, error) {
+	b := &s.bindMessage
+	p, err := s.lookup(b.Statement)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.owed != nil && s.owed != p {
+		if err := s.pay(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	t, err := s.currentTemplate(ctx, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.tx.failed && t.Kind != router.Tx {
+		return nil, nil, errAborted()
+	}
+	b.Types = p.types
+	if isOurs(t) {
+		return p, nil, nil
+	}
+	if t.Unbound != "" && s.bound == unbound {
+		return nil, nil, errUnbound(t)
+	}
+	shards, err := s.destinationOf(p, b)
+	return p, shards, err
+}
+
+// destinationOf is destination for a bound statement.
+func (s *Session) destinationOf(p *prepared, b *wire.Bind) ([]topology.ShardID, error) {
+	t := p.template
+	if s.bound == unbound && (t.Kind == router.Keyed || t.Kind == router.Insert) {
+		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b}
+		var err *router.Error
+		if s.shards, err = t.Route(s.snap, &s.args, s.shards[:0]); err != nil {
+			return nil, err
+		}
+		return s.shards, nil
+	}
+	return s.destination(t, p.sql)
+}
+
+// bindLarge handles a Bind that is too long to be held: it is passed on while it comes in. It is held all the
+// same where its key lies far behind or it goes to several shards.
+func (s *Session) bindLarge(ctx context.Context, body int) error {
+	if err := s.drainAll(); err != nil {
+		_ = s.passOver()
+		return err
+	}
+	head, err := s.client.Peek(streamAbove)
+	if err != nil {
+		return err
+	}
+	if s.bindMessage, err = wire.ParseBind(head[5:]); err == nil {
+		p, shards, terr := s.target(ctx)
+		switch {
+		case terr != nil && !s.bindMessage.Missed:
+			if err := s.passOver(); err != nil {
+				return err
+			}
+			return terr
+		case terr == nil && !s.bindMessage.Missed && len(shards) == 1:
+			return s.bindStream(ctx, p, shards[0], body)
+		}
+	}
+	m, err := s.client.Next(body)
+	if err != nil {
+		return err
+	}
+	return s.bind(ctx, m[5:])
+}
+
+// bindStream passes a Bind on to its shard in pieces.
+func (s *Session) bindStream(ctx context.Context, p *prepared, shard topology.ShardID, body int) error {
+	b := &s.bindMessage
+	names := len(b.Portal) + 1 + len(b.Statement) + 1
+	name := strings.Clone(b.Portal)
+	at := s.newPortal(name)
+	at.prep = p
+	l, err := s.join(ctx, shard, p.template.Write)
+	if err != nil {
+		_ = s.passOver()
+		return err
+	}
+	s.sendParse(l, p.statement, s.parseReply(p))
+	if err := s.drain(l); err != nil {
+		if e := s.passOver(); e != nil {
+			return e
+		}
+		return err
+	}
+	at.kind, at.shard = onShard, shard
+	l.send(func(dst []byte) []byte { return wire.AppendBindHead(dst, name, p.statement.Name, body-names) })
+	l.await(bindReply)
+	s.client.Skip(5 + names)
+	if err := s.client.ForwardBody(l.be.Stream); err != nil {
+		if w, ok := err.(*wire.WriteError); ok {
+			if e := s.passRest(); e != nil {
+				return e
+			}
+			return s.lost(l, w.Err)
+		}
+		l.be.Broken = true
+		return err
+	}
+	return nil
+}
+
+// passRest takes the rest of a message that was begun.
+func (s *Session) passRest() error {
+	for {
+		p, err := s.client.Chunk()
+		if err != nil || p == nil {
+			return err
+		}
+	}
+}
+
+// newPortal gives the portal of a name, emptied.
+func (s *Session) newPortal(name string) *portal {
+	if name == "" {
+		s.portal = portal{}
+		return &s.portal
+	}
+	if s.portals == nil {
+		s.portals = make(map[string]*portal)
+	}
+	at := &portal{}
+	s.portals[strings.Clone(name)] = at
+	return at
+}
+
+func (s *Session) portalOf(name string) (*portal, error) {
+	at := s.portals[name]
+	if name == "" {
+		at = &s.portal
+	}
+	if at == nil || at.kind == noPortal {
+		return nil, wire.Errorf(wire.CodeInvalidCursorName, "portal \"%s\" does not exist", name)
+	}
+	return at, nil
+}
+
+func (s *Session) forgetPortals() {
+	s.portal = portal{}
+	clear(s.portals)
+}
+
+func asProtocol(err error) error { return wire.Errorf(wire.CodeProtocolViolation, "%v", err) }
+
+func errUnbound(t *router.Template) *wire.Error {
+	return wire.Errorf(wire.CodeFeatureNotSupported, "%s", t.Unbound).
+		WithHint("Bind the session to one shard first: SET shardproxy.key = '…' or SET shardproxy.shard = '…'.")
+}

@@ -1,0 +1,357 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"shardproxy/backend"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// reply is an answer that a lane still owes for a message that was sent to it.
+type reply byte
+
+const (
+	parseReply    reply = 'P' // ParseComplete
+	parseHidden   reply = 'p'
+	bindReply     reply = 'B' // BindComplete
+	bindHidden    reply = 'b'
+	describeReply reply = 'D' // [ParameterDescription] RowDescription or NoData
+	executeReply  reply = 'E' // rows, then CommandComplete, EmptyQueryResponse or PortalSuspended
+	executeTag    reply = 'e' // rows for the client, the tag for the session: one of several shards
+	executeHidden reply = 'x'
+	closeReply    reply = 'C' // CloseComplete
+	closeHidden   reply = 'c'
+	queryReply    reply = 'Q' // a simple Query for the client, up to ReadyForQuery
+	queryRows     reply = 'r' // the same, but rows only: not the first of several shards
+	queryTag      reply = 't' // the same, but the tag only: the first shard's rows stand for all
+	queryHidden   reply = 'q' // a simple Query of the proxy's own: rows go to lane.rows
+	syncReply     reply = 'S' // ReadyForQuery
+
+	// Answers of the proxy itself that have their place behind those of the lane: the message's type.
+	localParse  reply = '1'
+	localBind   reply = '2'
+	localClose  reply = '3'
+	localNoData reply = 'n'
+)
+
+// endsReady says that ReadyForQuery ends the answer, also after an error.
+func (r reply) endsReady() bool {
+	return r == queryReply || r == queryRows || r == queryTag || r == queryHidden || r == syncReply
+}
+
+// undrainedMax bounds what is sent to a backend before its answers are read. It is well below what the
+// kernel buffers, so that a backend that is itself blocked in writing to us never blocks us.
+const undrainedMax = 32 << 10
+
+// errorMax bounds the messages that are decoded on the way back: errors, notices, tags.
+const errorMax = 1 << 20
+
+// lane is one backend in a session's hands, with what was sent to it and not yet answered.
+type lane struct {
+	shard  topology.ShardID
+	be     *backend.Conn
+	begun  bool // inside a transaction block that we or the client opened
+	wrote  bool // has done something that is not provably read-only in this transaction
+	synced bool // nothing was sent since the last Sync or simple Query
+	failed bool // an error: the server skips all up to Sync
+	pinned bool // kept past the transaction
+	listen bool // LISTENs
+	headed bool // COPY: has been sent the header
+
+	joined   *backend.Settings // that it carried when the transaction began on it
+	expect   []reply           // oldest first, from next on
+	next     int
+	parsing  []*backend.Statement // whose ParseComplete is expected, oldest first
+	undrain  int                  // bytes sent since the answers were last read
+	tag      string               // of the last CommandComplete that was kept from the client
+	rows     [][]string           // of the hidden queries since it was last emptied
+	keepTag  bool                 // queryReply: keep CommandComplete from the client too
+}
+
+// laneError is a lost or confused backend.
+type laneError struct {
+	shard string
+	err   error
+}
+
+func (e *laneError) Error() string { return fmt.Sprintf("shard %s: connection lost: %v", e.shard, e.err) }
+func (e *laneError) Unwrap() error { return e.err }
+
+// errSent says that the statement failed and that the client has been told.
+var errSent = errors.New("statement failed on the shard")
+
+func (l *lane) pending() bool { return l.next < len(l.expect) }
+
+func (l *lane) await(r reply) { l.expect = append(l.expect, r) }
+
+func (l *lane) pop() {
+	l.next++
+	if l.next == len(l.expect) {
+		l.expect, l.next = l.expect[:0], 0
+	}
+}
+
+// send appends what build makes to the backend's output.
+func (l *lane) send(build func(dst []byte) []byte) {
+	n := l.be.Unsent()
+	l.be.SetAppended(build(l.be.Append()))
+	l.undrain += l.be.Unsent() - n
+	l.synced = false
+}
+
+// query sends a simple Query of the proxy's own.
+func (l *lane) query(sql string, r reply) {
+	l.be.SetAppended(wire.AppendQuery(l.be.Append(), sql))
+	l.await(r)
+	l.be.Unnamed = 0
+	l.synced = true
+}
+
+// parse sends Parse of an interned statement, and Close of the one that it pushes out.
+func (l *lane) parse(st *backend.Statement, r reply) {
+	if out := l.be.Hold(st); out != nil {
+		l.send(func(dst []byte) []byte { return wire.AppendClose(dst, 'S', out.Name) })
+		l.await(closeHidden)
+	}
+	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, st.Name, st.SQL, st.Types) })
+	l.await(r)
+	l.parsing = append(l.parsing, st)
+}
+
+// sync sends Sync where something was sent since the last.
+func (l *lane) sync() {
+	if !l.synced {
+		l.send(func(dst []byte) []byte { return wire.AppendEmpty(dst, 'S') })
+		l.await(syncReply)
+		l.synced, l.failed = true, false
+	}
+}
+
+// stops are the messages of a backend that a session looks at; all others pass.
+var (
+	stops      = wire.TypesOf("123TntCIsEZSGW")
+	stopsQuiet = wire.TypesOf("123TntCIsEZSGWD") // hidden queries: the rows too
+	stopsQuery = wire.TypesOf("EZSGW")            // a simple Query for the client
+	stopsRows  = wire.TypesOf("TCIEZSGW")         // one of several shards
+)
+
+// drain reads the answers that the lane owes, and passes on those that are the client's. It returns errSent
+// after an ErrorResponse that the client has been given; what was sent up to the next Sync is then void.
+func (s *Session) drain(l *lane) error {
+	if !l.pending() {
+		return nil
+	}
+	if !l.synced {
+		l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'H'))
+	}
+	if err := l.be.Flush(); err != nil {
+		return s.lost(l, err)
+	}
+	l.undrain = 0
+	var failed error
+	for l.pending() {
+		err := s.answer(l)
+		if err == nil {
+			continue
+		}
+		if _, ok := err.(*serverError); !ok && err != errSent {
+			return err
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// answer reads up to the end of the oldest answer that the lane owes.
+func (s *Session) answer(l *lane) error {
+	want := l.expect[l.next]
+	dst, stop := s.client, stops
+	switch want {
+	case localParse, localBind, localClose, localNoData:
+		s.client.SetAppended(wire.AppendEmpty(s.client.Append(), byte(want)))
+		l.pop()
+		return nil
+	case queryReply:
+		stop = stopsQuery
+		if l.keepTag {
+			stop = stopsRows
+		}
+	case queryRows:
+		stop = stopsRows
+	case queryTag:
+		dst, stop = nil, stopsRows
+	case queryHidden, executeHidden:
+		dst, stop = nil, stopsQuiet
+	}
+	if s.muted {
+		dst = nil
+	}
+	var failed error
+	for {
+		typ, err := l.be.Forward(dst, stop)
+		if err != nil {
+			return s.streamError(l, err)
+		}
+		var m []byte
+		if m, err = l.be.Next(rowMax(typ)); err != nil {
+			return s.lost(l, err)
+		}
+		switch typ {
+		case 'Z':
+			l.be.Status = m[5]
+			l.pop()
+			return failed
+		case 'E':
+			if failed = s.failedOn(l, m, want); failed == nil {
+				failed = errSent
+			}
+			if _, gone := failed.(*laneError); gone {
+				return failed
+			}
+			if want.endsReady() {
+				continue // its ReadyForQuery follows
+			}
+			l.dropToSync()
+			return failed
+		case 'S':
+			s.parameterStatus(l, m, dst)
+		case 'G':
+			if err := s.pump(l, m, want); err != nil {
+				return err
+			}
+		case 'W':
+			return s.lost(l, errors.New("the server began a replication stream"))
+		default:
+			if typ == 'D' {
+				row, err := wire.DataRow(m[5:])
+				if err != nil {
+					return s.lost(l, err)
+				}
+				l.rows = append(l.rows, row)
+				continue
+			}
+			if s.accept(l, want, typ, m) {
+				l.pop()
+				return nil
+			}
+		}
+	}
+}
+
+func rowMax(typ byte) int {
+	if typ == 'T' || typ == 't' || typ == 'D' {
+		return 64 << 20
+	}
+	return errorMax
+}
+
+// accept deals with a message that is neither an error nor ReadyForQuery, and says whether it ends the answer.
+func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
+	pass := func(visible bool) {
+		if visible && !s.muted {
+			s.client.Write(m)
+		}
+	}
+	switch typ {
+	case '1':
+		if len(l.parsing) > 0 {
+			l.parsing = append(l.parsing[:0], l.parsing[1:]...)
+		}
+		pass(want == parseReply)
+		return want == parseReply || want == parseHidden
+	case '2':
+		pass(want == bindReply)
+		return want == bindReply || want == bindHidden
+	case '3':
+		pass(want == closeReply)
+		return want == closeReply || want == closeHidden
+	case 't':
+		pass(want == describeReply)
+	case 'T', 'n':
+		pass(want == describeReply || want == queryReply)
+		return want == describeReply
+	case 'C', 'I', 's':
+		if typ == 'C' && (want != executeReply) {
+			if tag, err := wire.QueryText(m[5:]); err == nil {
+				l.tag = string(append([]byte(nil), tag...))
+			}
+		}
+		pass(want == executeReply)
+		return want == executeReply || want == executeTag || want == executeHidden
+	}
+	return false
+}
+
+// dropToSync forgets the answers that will not come: the server skips all up to the next Sync.
+func (l *lane) dropToSync() {
+	l.failed = true
+	for l.pending() {
+		if l.expect[l.next].endsReady() {
+			break
+		}
+		l.pop()
+	}
+	l.forgetParsing()
+}
+
+func (l *lane) forgetParsing() {
+	for _, st := range l.parsing {
+		l.be.Forget(st)
+	}
+	l.parsing = l.parsing[:0]
+}
+
+// failedOn handles an ErrorResponse: it goes to the client unless it answers something of the proxy's own.
+func (s *Session) failedOn(l *lane, m []byte, want reply) error {
+	e, err := wire.DecodeError(m[5:])
+	if err != nil {
+		return s.lost(l, err)
+	}
+	if e.Severity == "FATAL" || e.Severity == "PANIC" {
+		return s.lost(l, e)
+	}
+	if want == queryHidden || want == queryTag || want == executeHidden {
+		return (*serverError)(e)
+	}
+	if !s.muted {
+		s.client.Write(m)
+		s.srv.stats.failed(e.Code)
+	}
+	return errSent
+}
+
+// serverError is a shard's answer to a statement of the proxy's own.
+type serverError wire.Error
+
+func (e *serverError) Error() string { return (*wire.Error)(e).Error() }
+
+// clientError is a failure to read from or write to the client: the session ends.
+type clientError struct{ err error }
+
+func (e *clientError) Error() string { return "client: " + e.err.Error() }
+func (e *clientError) Unwrap() error { return e.err }
+
+// streamError tells a broken client from a broken backend after a call that reads one and writes the other.
+func (s *Session) streamError(l *lane, err error) error {
+	if w, ok := err.(*wire.WriteError); ok {
+		return &clientError{w.Err}
+	}
+	return s.lost(l, err)
+}
+
+// lost takes the lane out of the session: its backend is closed.
+func (s *Session) lost(l *lane, err error) error {
+	if err == io.ErrUnexpectedEOF {
+		err = errors.New("the server closed the connection unexpectedly")
+	}
+	l.be.Broken = true
+	l.expect, l.next, l.parsing = l.expect[:0], 0, l.parsing[:0]
+	l.pinned = false
+	s.drop(l)
+	return &laneError{shard: s.shardName(l.shard), err: err}
+}

@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+
+	"shardproxy/backend"
+	"shardproxy/topology"
+)
+
+// lane gives the session's backend on a shard. A new one is brought to the session's settings and, in a
+// transaction, into it. What that needs is sent with the next message, in the same write.
+func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, error) {
+	for _, l := range s.lanes {
+		if l.shard == shard {
+			s.enter(l)
+			return l, nil
+		}
+	}
+	be, err := s.routes.pool(s, shard).Acquire(ctx, &s.waiter)
+	if err != nil {
+		return nil, err
+	}
+	l := s.newLane()
+	l.shard, l.be, l.synced = shard, be, true
+	l.pinned = s.pooling == SessionPooling
+	s.laneMu.Lock()
+	s.lanes = append(s.lanes, l)
+	s.laneMu.Unlock()
+	s.enter(l)
+	return l, nil
+}
+
+func (s *Session) newLane() *lane {
+	if n := len(s.spare); n > 0 {
+		l := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return l
+	}
+	return &lane{}
+}
+
+// enter brings a lane to the session's settings and into its transaction, where it is not there yet.
+func (s *Session) enter(l *lane) {
+	if l.be.Settings != s.settings && l.synced {
+		if sql := l.be.Settings.Difference(s.settings); sql != "" {
+			l.query(sql, queryHidden)
+		}
+		l.be.Settings = s.settings
+	}
+	if s.tx.open && !l.begun && l.synced {
+		l.joined = l.be.Settings
+		l.begun = true
+		l.query(s.tx.prelude(), queryHidden)
+	}
+}
+
+// drop takes the lane out of the session and gives its backend back to the pool.
+func (s *Session) drop(l *lane) {
+	i := slices.Index(s.lanes, l)
+	if i < 0 {
+		return
+	}
+	s.laneMu.Lock()
+	s.lanes = slices.Delete(s.lanes, i, i+1)
+	s.laneMu.Unlock()
+	be := l.be
+	*l = lane{expect: l.expect[:0], parsing: l.parsing[:0]}
+	if len(s.spare) < 8 {
+		s.spare = append(s.spare, l)
+	}
+	be.Pool().Release(be)
+}
+
+// settle gives back the lanes that no transaction and no pin holds.
+func (s *Session) settle() {
+	if s.tx.open {
+		return
+	}
+	for i := len(s.lanes) - 1; i >= 0; i-- {
+		l := s.lanes[i]
+		l.wrote, l.joined = false, nil
+		if l.be.Status != 'I' && l.synced { // a procedure or an unknown statement left a transaction open
+			s.adopt(l)
+			return
+		}
+		l.begun = false
+		if !l.pinned {
+			s.drop(l)
+		}
+	}
+}
+
+// adopt makes the transaction that is open on the lane the session's own.
+func (s *Session) adopt(l *lane) {
+	s.tx.begin("BEGIN", s.settings)
+	s.tx.failed = l.be.Status == 'E'
+	l.begun, l.wrote, l.joined = true, true, s.settings
+}
+
+// anyShard is the shard for a statement that every shard can answer: one that takes part already, or the
+// session's home.
+func (s *Session) anyShard() topology.ShardID {
+	if s.bound != unbound {
+		return s.bound
+	}
+	if len(s.lanes) > 0 {
+		return s.lanes[0].shard
+	}
+	if n := len(s.routes.snap.Shards); int(s.home) >= n {
+		s.home %= topology.ShardID(n)
+	}
+	return s.home
+}
+
+// routes are the pools of one user, by shard, for the shards of one snapshot.
+type routes struct {
+	snap  *topology.Snapshot
+	pools []atomic.Pointer[backend.Pool] // made on first use
+}
+
+func (r *routes) pool(s *Session, shard topology.ShardID) *backend.Pool {
+	if p := r.pools[shard].Load(); p != nil {
+		return p
+	}
+	node := r.snap.Shards[shard].Nodes[0]
+	p := s.srv.pools.Get(backend.Key{Address: node.Address(), Database: node.Database, User: s.user.ServerUser})
+	r.pools[shard].Store(p)
+	return p
+}

@@ -1,0 +1,373 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"shardproxy/backend"
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// Session is the life of one client. Its fields belong to the goroutine that runs it, but for those
+// that say otherwise.
+type Session struct {
+	srv      *Server
+	id       uint64
+	client   *wire.Stream
+	startup  *wire.Startup
+	user     *User
+	routes   *routes
+	key      wire.CancelKey
+	log      *slog.Logger
+	started  time.Time
+	pooling  PoolMode
+	extended bool // the current statement came by the extended protocol
+
+	scratch  router.Scratch
+	env      *router.Env
+	args     router.Args
+	shards   []topology.ShardID // of the current statement
+	spans    []router.Span
+	base     *backend.Settings // what the client's startup message set: RESET goes back to it
+	settings *backend.Settings
+	bound    topology.ShardID // SET shardproxy.key or .shard; unbound: -1
+	boundBy  string
+	home     topology.ShardID // for statements that any shard can answer
+	waiter   backend.Waiter
+	snap     *topology.Snapshot // of the current statement
+	own      *topology.Snapshot // with the schema as the open transaction has changed it, or nil
+
+	schemaChanged bool // by the open transaction, or by the statement that has just run
+
+	lanes []*lane // backends in our hands: of the current transaction, and pinned ones
+	spare []*lane
+	tx    transaction
+
+	prepared map[string]*prepared
+	unnamed  *prepared
+
+	bindMessage wire.Bind // the current one
+	parses   uint64
+	portals  map[string]*portal
+	portal   portal // the unnamed one
+	skip     bool   // an error: pass over all up to Sync
+	muted    bool   // the client has been told that the statement failed: no more of its answers
+	owed     *prepared
+
+	laneMu sync.Mutex // guards changes of lanes against Cancel, which runs in another goroutine
+
+	state atomic.Int32 // sessionState, for SHOW CLIENTS and for draining
+	asked time.Time    // when the current statement came
+}
+
+type sessionState int32
+
+const (
+	idle sessionState = iota
+	active
+	inTransaction // waits for the client within a transaction
+)
+
+func (s sessionState) String() string {
+	return [...]string{"idle", "active", "idle in transaction"}[s]
+}
+
+const unbound topology.ShardID = -1
+
+// serve runs until the client leaves, the connection breaks, or the server drains.
+func (s *Session) serve(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.srv.stats.panics.Add(1)
+			s.log.Error("panic in a session", "panic", r, "stack", string(debug.Stack()))
+			for _, l := range s.lanes {
+				l.be.Broken = true
+			}
+			s.client.SetAppended(wire.Fatalf(wire.CodeInternalError, "internal error in session %d", s.id).Append(s.client.Append()))
+			_ = s.client.Flush()
+			err = errors.New("panic")
+		}
+		s.leave()
+	}()
+	for {
+		if s.client.Buffered() == 0 {
+			if err := s.client.Flush(); err != nil {
+				return &clientError{err}
+			}
+			if err := s.rest(ctx); err != nil {
+				return err
+			}
+		}
+		typ, body, err := s.client.Head()
+		if err != nil {
+			return s.goodbye(err)
+		}
+		s.state.Store(int32(active))
+		if err := s.message(ctx, typ, body); err != nil {
+			if err == errTerminate {
+				return nil
+			}
+			return s.goodbye(err)
+		}
+	}
+}
+
+var (
+	errTerminate = errors.New("the client said goodbye")
+	errDrain     = errors.New("the proxy is shutting down")
+)
+
+// rest prepares for a wait for the client: nothing is held that is not needed.
+func (s *Session) rest(ctx context.Context) error {
+	s.client.Rest()
+	if s.tx.open {
+		s.state.Store(int32(inTransaction))
+		return nil
+	}
+	s.state.Store(int32(idle))
+	if s.srv.draining.Load() {
+		return errDrain
+	}
+	return s.watch(ctx)
+}
+
+// goodbye tells the client why the session ends, where that is possible.
+func (s *Session) goodbye(err error) error {
+	var w *wire.Error
+	switch {
+	case err == io.EOF:
+		return nil
+	case errors.Is(err, errDrain), errors.Is(err, os.ErrDeadlineExceeded) && s.srv.draining.Load():
+		w = wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command")
+		err = errDrain
+	case errors.As(err, &w):
+		w.Severity, w.SeverityText = wire.SeverityFatal, ""
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLong):
+		w = wire.Fatalf(wire.CodeProtocolViolation, "%v", err)
+	default:
+		return err
+	}
+	s.client.SetAppended(w.Append(s.client.Append()))
+	_ = s.client.Conn().SetWriteDeadline(time.Now().Add(time.Second))
+	_ = s.client.Flush()
+	return err
+}
+
+// leave gives back what the session holds. A backend whose state is not plain is closed.
+func (s *Session) leave() {
+	for len(s.lanes) > 0 {
+		l := s.lanes[0]
+		if l.pending() || l.begun || !l.synced {
+			l.be.Broken = true
+			if l.pending() {
+				s.srv.cancelAbandoned(l.be)
+			}
+		}
+		if l.pinned {
+			if s.tidy(l) != nil {
+				l.be.Broken = true
+			}
+		}
+		s.drop(l)
+	}
+}
+
+// tidy brings a backend that was pinned back to what a fresh one is.
+func (s *Session) tidy(l *lane) error {
+	if l.be.Broken {
+		return errSent
+	}
+	l.query("DISCARD ALL", queryHidden)
+	if err := s.drain(l); err != nil {
+		return err
+	}
+	l.be.ForgetAll()
+	l.be.Settings = backend.NoSettings
+	return nil
+}
+
+// message handles one message of the client. An error ends the session.
+func (s *Session) message(ctx context.Context, typ byte, body int) error {
+	if body > s.srv.cfg.MessageBytes {
+		return wire.Fatalf(wire.CodeProgramLimitExceeded, "message of %d bytes is above the limit of %d", body, s.srv.cfg.MessageBytes)
+	}
+	switch typ {
+	case 'Q':
+		return s.simple(ctx, body)
+	case 'P', 'B', 'D', 'E', 'C', 'H', 'S':
+		return s.extend(ctx, typ, body)
+	case 'X':
+		return errTerminate
+	case 'd', 'c', 'f': // left over from a COPY that failed
+		return s.passOver()
+	case 'F':
+		if err := s.passOver(); err != nil {
+			return err
+		}
+		s.sendError(wire.Errorf(wire.CodeFeatureNotSupported, "function calls by the fast-path protocol are not supported").
+			WithHint("Call the function with SELECT."))
+		s.ready(ctx)
+		return nil
+	}
+	return wire.Fatalf(wire.CodeProtocolViolation, "invalid frontend message type %d", typ)
+}
+
+// passOver takes the next message without looking at it.
+func (s *Session) passOver() error {
+	s.client.Skip(5)
+	for {
+		p, err := s.client.Chunk()
+		if err != nil || p == nil {
+			return err
+		}
+	}
+}
+
+// ready ends a round: what is not needed past it is given back, and the client may go on.
+func (s *Session) ready(ctx context.Context) {
+	s.settle()
+	t := &s.srv.stats
+	if !s.tx.open {
+		t.transactions.Add(1)
+		if s.schemaChanged {
+			s.schemaChanged, s.own = false, nil
+			if err := s.srv.reloadSchema(ctx); err != nil {
+				s.log.Warn("the schema could not be read after a change", "error", err)
+			}
+		}
+	}
+	t.queries.Add(1)
+	if !s.asked.IsZero() {
+		t.latency.observe(time.Since(s.asked))
+		s.asked = time.Time{}
+	}
+	s.client.SetAppended(wire.AppendReadyForQuery(s.client.Append(), s.tx.status()))
+}
+
+// topology is the snapshot that the session plans with now.
+func (s *Session) topology() *topology.Snapshot {
+	if s.own != nil {
+		return s.own
+	}
+	return s.srv.snapshot.Load()
+}
+
+// report tells the client of a failed statement and notes it in the transaction. What is not a failed
+// statement is returned: it ends the session.
+func (s *Session) report(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e := s.explain(err); e != nil {
+		s.sendError(e)
+	} else if err != errSent {
+		return err
+	}
+	s.tx.fail()
+	return nil
+}
+
+// explain words an error for the client, nil where it has been told already or is no statement's fault.
+func (s *Session) explain(err error) *wire.Error {
+	var (
+		refused *router.Error
+		ours    *wire.Error
+		lost    *laneError
+		server  *serverError
+		client  *clientError
+	)
+	switch {
+	case err == errSent:
+		return nil
+	case errors.As(err, &client):
+		return nil
+	case errors.As(err, &lost):
+		e := wire.Errorf(wire.CodeConnectionFailure, "%v", lost)
+		if errors.As(lost.err, &ours) && ours.Code != "" && ours.Code[:2] == "57" {
+			e.Code = ours.Code
+		}
+		return e.WithHint("Whether the statement took effect is not known.")
+	case errors.As(err, &server):
+		e := wire.Error(*server)
+		return &e
+	case errors.As(err, &ours):
+		e := *ours
+		e.Severity, e.SeverityText = wire.SeverityError, ""
+		return &e
+	case errors.As(err, &refused):
+		e := wire.Errorf(refused.Code, "%s", refused.Message)
+		e.Detail, e.Hint, e.Position = refused.Detail, refused.Hint, refused.Position
+		return e
+	case errors.Is(err, backend.ErrFull):
+		return wire.Errorf(wire.CodeTooManyConnections, "no backend connection became free within %v", s.srv.cfg.Pools.Wait).
+			WithHint("Raise pool.size_max or pool.max_backends, or make transactions shorter.")
+	}
+	var n net.Error
+	if errors.As(err, &n) {
+		return wire.Errorf(wire.CodeCannotConnectNow, "%v", err).WithHint("The shard's server does not answer. Try again later.")
+	}
+	return nil
+}
+
+func (s *Session) sendError(e *wire.Error) {
+	s.srv.stats.failed(e.Code)
+	s.client.SetAppended(e.Append(s.client.Append()))
+}
+
+func (s *Session) notice(severity, code, message string) {
+	e := &wire.Error{Severity: severity, Code: code, Message: message}
+	s.client.SetAppended(e.AppendNotice(s.client.Append()))
+}
+
+// complete answers a statement that the proxy ran itself.
+func (s *Session) complete(tag string) {
+	s.client.SetAppended(wire.AppendCommandComplete(s.client.Append(), tag))
+}
+
+func (s *Session) shardName(id topology.ShardID) string { return s.routes.snap.Shards[id].Name }
+
+// template plans a statement with the newest snapshot. Where the statement names something unknown,
+// the schema is read again first: it may have been made behind our back.
+func (s *Session) template(ctx context.Context, sql string) (*router.Template, error) {
+	s.snap = s.topology()
+	t, err := s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Unknown) > 0 && s.own == nil && s.srv.schemaMayHaveChanged(ctx, s.snap) {
+		s.snap = s.topology()
+		return s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
+	}
+	return t, nil
+}
+
+// Cancel asks the shards that work for the session to stop. It is called from another goroutine.
+func (s *Session) Cancel(ctx context.Context) {
+	s.laneMu.Lock()
+	var busy []*backend.Conn
+	for _, l := range s.lanes {
+		l.be.LockCancel()
+		busy = append(busy, l.be)
+	}
+	s.laneMu.Unlock()
+	var wg sync.WaitGroup
+	for _, be := range busy {
+		wg.Go(func() {
+			defer be.UnlockCancel()
+			if err := be.Cancel(ctx); err != nil {
+				s.log.Warn("cancel failed", "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}

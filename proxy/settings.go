@@ -1,0 +1,417 @@
+package proxy
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"shardproxy/backend"
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// reported are the parameters whose changes PostgreSQL 15 reports to clients by itself, in the order in
+// which it sends them at login.
+var reported = []string{
+	"application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby",
+	"integer_datetimes", "IntervalStyle", "is_superuser", "server_encoding", "server_version",
+	"session_authorization", "standard_conforming_strings", "TimeZone",
+}
+
+// use makes settings the session's, and what they mean for the reading of statements.
+func (s *Session) use(settings *backend.Settings) {
+	s.settings = settings
+	s.env = s.srv.envs.of(s.srv.defaults.Load(), settings, s.user.Name, s.bound != unbound)
+}
+
+// announce tells the client the values of reported parameters after a change that no shard has reported.
+func (s *Session) announce() {
+	params := s.srv.defaults.Load().params
+	for _, name := range reported {
+		if value, ok := effective(params, s.settings, name); ok {
+			s.client.SetAppended(wire.AppendParameterStatus(s.client.Append(), name, value))
+		}
+	}
+}
+
+func effective(params map[string]string, settings *backend.Settings, name string) (string, bool) {
+	if v, ok := settings.Get(strings.ToLower(name)); ok {
+		return v, true
+	}
+	v, ok := params[name]
+	return v, ok
+}
+
+// parameterStatus handles a report of a shard: only the answer to the client's own statement is passed on,
+// and only once.
+func (s *Session) parameterStatus(l *lane, m []byte, dst *wire.Stream) {
+	if dst == nil || l.expect[l.next] == queryRows {
+		return
+	}
+	dst.Write(m)
+}
+
+// set runs SET, RESET and their kin. What it sets is read back from the shard and follows the session.
+func (s *Session) set(ctx context.Context, t *router.Template, sql string) error {
+	if s.tx.failed {
+		return errAborted()
+	}
+	if strings.HasPrefix(t.Set.Name, "shardproxy.") {
+		return s.setOwn(ctx, &t.Set)
+	}
+	sql = strings.Clone(sql)
+	perTransaction := t.Set.Local || t.Set.Verb == router.SetTransaction
+	switch {
+	case t.Set.Verb == router.SetResetAll:
+		return s.resetAll()
+	case perTransaction && s.tx.open:
+		if err := s.onLanes(ctx, sql); err != nil {
+			return err
+		}
+		s.tx.log = append(s.tx.log, logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings})
+		return nil
+	case perTransaction:
+		return s.one(ctx, s.anyShard(), sql, false)
+	}
+	if err := s.onLanes(ctx, sql); err != nil {
+		return err
+	}
+	return s.follow(t.Set)
+}
+
+// follow notes what a successful SET has changed.
+func (s *Session) follow(set router.SetStmt) error {
+	names := []string{set.Name}
+	if set.Verb == router.SetCharacteristic {
+		names = []string{"default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"}
+	}
+	want, have := s.settings, s.settings
+	for _, name := range names {
+		if set.Verb == router.SetDefault {
+			have = have.Without(name)
+			want = have
+			if v, ok := s.base.Get(name); ok {
+				want = have.With(name, v)
+			}
+			continue
+		}
+		value, err := s.current(name)
+		if err != nil {
+			return err
+		}
+		want = want.With(name, value)
+		have = want
+	}
+	for _, l := range s.lanes {
+		if !s.tx.open || l.begun {
+			l.be.Settings = have
+		}
+	}
+	s.use(want)
+	if want != have {
+		s.announce()
+	}
+	return nil
+}
+
+// current asks the first lane for the value of a parameter.
+func (s *Session) current(name string) (string, error) {
+	l := s.lanes[0]
+	l.rows = nil
+	l.query("SELECT pg_catalog.current_setting("+backend.Literal(name)+")", queryHidden)
+	if err := s.drain(l); err != nil {
+		return "", err
+	}
+	if len(l.rows) != 1 {
+		return "", wire.Errorf(wire.CodeInternalError, "shard %s gave no value of %s", s.shardName(l.shard), name)
+	}
+	return l.rows[0][0], nil
+}
+
+// onLanes runs a statement on every lane of the session, on any shard where there is none. The client sees
+// the answer of the first.
+func (s *Session) onLanes(ctx context.Context, sql string) error {
+	first, err := s.lane(ctx, s.anyShard())
+	if err != nil {
+		return err
+	}
+	first.query(sql, queryReply)
+	if err := s.drain(first); err != nil {
+		return err
+	}
+	for _, l := range slices.Clone(s.lanes) {
+		if l == first || (s.tx.open && !l.begun) {
+			continue
+		}
+		s.enter(l)
+		l.query(sql, queryHidden)
+		if err := s.drain(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) resetAll() error {
+	want := s.base
+	for _, name := range []string{"session_authorization", "role"} { // RESET ALL leaves these
+		if v, ok := s.settings.Get(name); ok {
+			want = want.With(name, v)
+		}
+	}
+	s.use(want)
+	s.announce()
+	s.complete("RESET")
+	return nil
+}
+
+// setOwn runs SET of a parameter of the proxy.
+func (s *Session) setOwn(ctx context.Context, set *router.SetStmt) error {
+	if set.Verb == router.SetDefault || set.Value == "" {
+		set = &router.SetStmt{Name: set.Name, Verb: router.SetDefault}
+	}
+	bound, by := unbound, ""
+	switch {
+	case set.Name != "shardproxy.key" && set.Name != "shardproxy.shard":
+		return wire.Errorf(wire.CodeUndefinedObject, "unrecognized configuration parameter \"%s\"", set.Name).
+			WithHint("There are shardproxy.key and shardproxy.shard.")
+	case set.Local:
+		return wire.Errorf(wire.CodeFeatureNotSupported, "SET LOCAL of %s is not supported", set.Name).WithHint("Use SET and RESET.")
+	case set.Verb == router.SetDefault:
+	case set.Name == "shardproxy.shard":
+		by = "shard " + set.Value
+		bound = topology.ShardID(slices.IndexFunc(s.routes.snap.Shards, func(sh topology.Shard) bool { return sh.Name == set.Value }))
+		if bound < 0 {
+			return wire.Errorf(wire.CodeInvalidParameterValue, "there is no shard \"%s\"", set.Value).
+				WithHint("SHOW SHARDS on database shardproxy lists them.")
+		}
+	default:
+		by = "key " + set.Value
+		bound = s.routes.snap.Owner(router.Hint{Present: true, Key: set.Value}.Hash())
+	}
+	if s.tx.open && len(s.lanes) > 0 && bound != unbound && (len(s.lanes) > 1 || s.lanes[0].shard != bound) {
+		return wire.Errorf(wire.CodeActiveTransaction, "%s cannot change within a transaction that works on another shard", set.Name)
+	}
+	s.bound, s.boundBy = bound, by
+	s.use(s.settings)
+	if set.Verb == router.SetDefault {
+		s.complete("RESET")
+	} else {
+		s.complete("SET")
+	}
+	return nil
+}
+
+// showOwn answers SHOW of a parameter of the proxy.
+func (s *Session) showOwn(name string) error {
+	value := ""
+	kind, of, _ := strings.Cut(s.boundBy, " ")
+	switch {
+	case name == "shardproxy.key" && kind == "key", name == "shardproxy.shard" && kind == "shard":
+		value = of
+	case name != "shardproxy.key" && name != "shardproxy.shard":
+		return wire.Errorf(wire.CodeUndefinedObject, "unrecognized configuration parameter \"%s\"", name)
+	}
+	s.rows([]string{name}, [][]string{{value}}, "SHOW")
+	return nil
+}
+
+// rows answers with text rows of the proxy's own.
+func (s *Session) rows(names []string, rows [][]string, tag string) {
+	fields := make([]wire.Field, len(names))
+	for i, n := range names {
+		fields[i] = wire.Field{Name: n, Type: wire.OIDText}
+	}
+	out := s.client.Append()
+	if !s.extended {
+		out = wire.AppendRowDescription(out, fields)
+	}
+	for _, row := range rows {
+		out = wire.AppendDataRow(out, row...)
+	}
+	s.client.SetAppended(wire.AppendCommandComplete(out, tag))
+}
+
+// discard runs DISCARD.
+func (s *Session) discard(ctx context.Context, t *router.Template, sql string) error {
+	all := t.Name == "ALL"
+	if all && s.tx.open && !s.tx.implicit {
+		return wire.Errorf(wire.CodeActiveTransaction, "DISCARD ALL cannot run inside a transaction block")
+	}
+	for _, l := range slices.Clone(s.lanes) {
+		l.query(sql, queryHidden)
+		if err := s.drain(l); err != nil {
+			return err
+		}
+		if all || t.Name == "PLANS" {
+			l.be.Unnamed = 0
+		}
+		if all {
+			l.be.ForgetAll()
+			l.be.Settings = backend.NoSettings
+			l.pinned, l.listen = s.pooling == SessionPooling, false
+		}
+	}
+	if all {
+		clear(s.prepared)
+		s.unnamed = nil
+		s.forgetPortals()
+		s.bound, s.boundBy = unbound, ""
+		s.use(s.base)
+		s.announce()
+	}
+	s.complete("DISCARD " + t.Name)
+	return nil
+}
+
+// defaults is what a fresh backend reports: learned from the first one.
+type defaults struct {
+	params     map[string]string
+	searchPath string
+}
+
+// envs gives Envs of equal content equal IDs.
+type envs struct {
+	mu   sync.Mutex // guards the fields below
+	byID map[string]*router.Env
+	last uint64
+}
+
+const envsMax = 10_000 // beyond, an Env gets an ID of its own and shares no plan
+
+func (e *envs) of(d *defaults, settings *backend.Settings, user string, bound bool) *router.Env {
+	path, ok := settings.Get("search_path")
+	if !ok {
+		path = d.searchPath
+	}
+	standard, ok := settings.Get("standard_conforming_strings")
+	if !ok {
+		standard = d.params["standard_conforming_strings"]
+	}
+	if role, ok := settings.Get("role"); ok && role != "none" {
+		user = role
+	}
+	key := path + "\x00" + user + "\x00" + standard + "\x00" + strconv.FormatBool(bound)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if env, ok := e.byID[key]; ok {
+		return env
+	}
+	e.last++
+	env := &router.Env{ID: e.last, SearchPath: splitPath(path, user), StdStrings: standard != "off", Bound: bound}
+	if e.byID == nil {
+		e.byID = make(map[string]*router.Env)
+	}
+	if len(e.byID) < envsMax {
+		e.byID[key] = env
+	}
+	return env
+}
+
+// splitPath reads a search_path as SHOW prints it: names apart by commas, quoted where needed.
+func splitPath(path, user string) []string {
+	var schemas []string
+	for len(path) > 0 {
+		path = strings.TrimLeft(path, " ,\t\n")
+		if path == "" {
+			break
+		}
+		var name string
+		if path[0] == '"' {
+			var b strings.Builder
+			i := 1
+			for i < len(path) {
+				if path[i] == '"' {
+					if i+1 < len(path) && path[i+1] == '"' {
+						i++
+					} else {
+						break
+					}
+				}
+				b.WriteByte(path[i])
+				i++
+			}
+			name, path = b.String(), path[min(i+1, len(path)):]
+		} else {
+			i := strings.IndexByte(path, ',')
+			if i < 0 {
+				i = len(path)
+			}
+			name, path = strings.ToLower(strings.TrimSpace(path[:i])), path[i:]
+		}
+		if name == "$user" {
+			name = user
+		}
+		if name != "" {
+			schemas = append(schemas, name)
+		}
+	}
+	return schemas
+}
+
+// startupSettings are the run-time parameters of a startup message: its own, and those in "options".
+func startupSettings(params map[string]string) (*backend.Settings, error) {
+	settings := backend.NoSettings
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		switch name {
+		case "user", "database", "replication", "options":
+			continue
+		}
+		settings = settings.With(strings.ToLower(name), params[name])
+	}
+	if v := params["replication"]; v != "" && v != "false" && v != "off" && v != "0" && v != "no" {
+		return nil, wire.Fatalf(wire.CodeFeatureNotSupported, "replication connections are not supported").
+			WithHint("Connect to the shard itself.")
+	}
+	words := splitOptions(params["options"])
+	for i := 0; i < len(words); i++ {
+		var assignment string
+		switch w := words[i]; {
+		case w == "-c" && i+1 < len(words):
+			i++
+			assignment = words[i]
+		case strings.HasPrefix(w, "-c"):
+			assignment = w[2:]
+		case strings.HasPrefix(w, "--"):
+			assignment = w[2:]
+		default:
+			return nil, wire.Fatalf(wire.CodeInvalidParameterValue, "invalid command-line argument for server process: %s", w).
+				WithHint("Only -c name=value and --name=value can be given.")
+		}
+		name, value, ok := strings.Cut(assignment, "=")
+		if !ok {
+			return nil, wire.Fatalf(wire.CodeSyntaxError, "-c %s requires a value", assignment)
+		}
+		settings = settings.With(strings.ToLower(strings.ReplaceAll(name, "-", "_")), value)
+	}
+	return settings, nil
+}
+
+// splitOptions cuts "options" into words as PostgreSQL does: at blanks, a backslash takes the next byte as it is.
+func splitOptions(s string) []string {
+	var words []string
+	var word []byte
+	in := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s):
+			i++
+			word, in = append(word, s[i]), true
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+			if in {
+				words = append(words, string(word))
+				word, in = word[:0], false
+			}
+		default:
+			word, in = append(word, c), true
+		}
+	}
+	if in {
+		words = append(words, string(word))
+	}
+	return words
+}

@@ -1,0 +1,344 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// simple handles a Query message.
+func (s *Session) simple(ctx context.Context, body int) error {
+	s.asked, s.extended = time.Now(), false
+	s.skip, s.owed = false, nil
+	if s.hasUnsynced() { // a pipeline without its Sync: what it did stands with this query
+		for _, l := range slices.Clone(s.lanes) {
+			l.sync()
+			if err := s.report(s.drain(l)); err != nil {
+				return err
+			}
+		}
+	}
+	if body > s.srv.cfg.QueryBytes {
+		if err := s.passOver(); err != nil {
+			return err
+		}
+		s.sendError(wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.cfg.QueryBytes).
+			WithHint("Send large values as parameters or by COPY, or raise limits.query_bytes."))
+		s.tx.fail()
+		s.ready(ctx)
+		return nil
+	}
+	m, err := s.client.Next(body)
+	if err != nil {
+		return err
+	}
+	sql, err := wire.QueryText(m[5:])
+	if err != nil {
+		return err
+	}
+	if single(sql) {
+		err = s.statement(ctx, sql)
+	} else {
+		err = s.statements(ctx, sql)
+	}
+	if err = s.report(err); err != nil {
+		return err
+	}
+	s.ready(ctx)
+	return nil
+}
+
+// single says that sql is surely one statement that is not empty.
+func single(sql string) bool {
+	const blanks = " \t\r\n\f\v"
+	if i := strings.IndexByte(sql, ';'); i >= 0 && strings.TrimLeft(sql[i+1:], blanks) != "" {
+		return false
+	}
+	sql = strings.TrimLeft(sql, blanks)
+	return sql != "" && sql[0] != '-' && sql[0] != '/' && sql[0] != ';'
+}
+
+// statements runs the statements of one simple Query, which are one transaction where no other is open.
+func (s *Session) statements(ctx context.Context, sql string) error {
+	s.spans = router.Split(sql, s.env.StdStrings, s.spans[:0])
+	switch len(s.spans) {
+	case 0:
+		s.client.SetAppended(wire.AppendEmpty(s.client.Append(), 'I'))
+		return nil
+	case 1:
+		return s.statement(ctx, sql[s.spans[0].Start:s.spans[0].End])
+	}
+	spans := slices.Clone(s.spans)
+	sql = strings.Clone(sql) // COPY reads from the client in the middle
+	if !s.tx.open {
+		if shard, write, ok := s.together(ctx, sql, spans); ok {
+			return s.one(ctx, shard, sql, write)
+		}
+	}
+	for i, span := range spans {
+		if !s.tx.open {
+			if i == len(spans)-1 {
+				return s.statement(ctx, sql[span.Start:span.End])
+			}
+			s.tx.begin("BEGIN", s.settings)
+			s.tx.implicit = true
+		}
+		if err := s.statement(ctx, sql[span.Start:span.End]); err != nil {
+			if err = s.report(err); err != nil {
+				return err
+			}
+			if s.tx.implicit {
+				return s.rollback()
+			}
+			return nil
+		}
+	}
+	return s.endImplicit(ctx)
+}
+
+// endImplicit commits a transaction that the client did not open.
+func (s *Session) endImplicit(ctx context.Context) error {
+	if !s.tx.open || !s.tx.implicit {
+		return nil
+	}
+	if s.tx.failed {
+		return s.rollback()
+	}
+	return s.commit(ctx)
+}
+
+// together says whether several statements belong to one shard as they stand, so that it can run them
+// all by itself with PostgreSQL's own rules for them.
+func (s *Session) together(ctx context.Context, sql string, spans []router.Span) (shard topology.ShardID, write, ok bool) {
+	shard = unbound
+	for _, span := range spans {
+		text := sql[span.Start:span.End]
+		t, err := s.template(ctx, text)
+		if err != nil || t.Pin || t.Config || t.Unbound != "" || t.Declare != "" || t.Schema {
+			return 0, false, false
+		}
+		switch t.Kind {
+		case router.Any, router.Show:
+			if t.First || strings.HasPrefix(t.Set.Name, "shardproxy.") {
+				return 0, false, false
+			}
+		case router.Keyed, router.Insert:
+			if s.bound == unbound {
+				if err := s.route(t, text, nil); err != nil || len(s.shards) != 1 || (shard != unbound && shard != s.shards[0]) {
+					return 0, false, false
+				}
+				shard = s.shards[0]
+			}
+		default:
+			return 0, false, false
+		}
+		write = write || t.Write
+	}
+	if shard == unbound {
+		shard = s.anyShard()
+	}
+	return shard, write, true
+}
+
+// route finds the shards of a statement with its literals or parameters: s.shards.
+func (s *Session) route(t *router.Template, sql string, params router.ParamSource) error {
+	s.args = router.Args{SQL: sql, Literals: s.scratch.Literals, Params: params}
+	var err *router.Error
+	s.shards, err = t.Route(s.snap, &s.args, s.shards[:0])
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+// statement plans and runs one statement of the simple protocol.
+func (s *Session) statement(ctx context.Context, sql string) error {
+	t, err := s.template(ctx, sql)
+	if err != nil {
+		return err
+	}
+	s.srv.stats.planned(t.Kind)
+	if s.tx.failed && t.Kind != router.Tx {
+		if len(s.lanes) == 1 && s.lanes[0].be.Status == 'E' {
+			return s.one(ctx, s.lanes[0].shard, sql, false)
+		}
+		return errAborted()
+	}
+	return s.run(ctx, t, sql)
+}
+
+// run runs one planned statement whose answer goes to the client without ReadyForQuery. Messages of the
+// extended protocol that need the proxy's own work end here too.
+func (s *Session) run(ctx context.Context, t *router.Template, sql string) error {
+	if t.Unbound != "" && s.bound == unbound {
+		return wire.Errorf(wire.CodeFeatureNotSupported, "%s", t.Unbound).
+			WithHint("Bind the session to one shard first: SET shardproxy.key = '…' or SET shardproxy.shard = '…'.")
+	}
+	switch t.Kind {
+	case router.Any, router.Keyed, router.Insert, router.Scatter, router.All, router.AllBare, router.Notify, router.Cursor:
+		return s.data(ctx, t, sql)
+	case router.Tx:
+		return s.control(ctx, t, sql)
+	case router.Set:
+		return s.set(ctx, t, sql)
+	case router.Show:
+		if strings.HasPrefix(t.Set.Name, "shardproxy.") {
+			return s.showOwn(t.Set.Name)
+		}
+		return s.one(ctx, s.anyShard(), sql, false)
+	case router.Copy:
+		return s.copy(ctx, t, sql)
+	case router.Discard:
+		return s.discard(ctx, t, sql)
+	case router.Prepare:
+		return s.prepareSQL(ctx, t, sql)
+	case router.Execute:
+		return s.executeSQL(ctx, t, sql)
+	case router.Deallocate:
+		return s.deallocate(t)
+	case router.Listen:
+		return s.listen(ctx, t, sql)
+	case router.Explain:
+		return s.explainPlan(t)
+	case router.Syntax:
+		return s.syntax(ctx, sql)
+	}
+	if t.Reason == nil {
+		return wire.Errorf(wire.CodeInternalError, "statement of kind %d was refused without a reason", t.Kind)
+	}
+	return t.Reason
+}
+
+// data runs a statement on the shards that it belongs to.
+func (s *Session) data(ctx context.Context, t *router.Template, sql string) error {
+	for _, n := range t.Notices {
+		s.notice(wire.SeverityWarning, "01000", n)
+	}
+	if t.Create != nil && t.Create.Notice != "" {
+		s.notice(wire.SeverityNotice, "00000", t.Create.Notice)
+	}
+	shards, err := s.destination(t, sql)
+	if err != nil {
+		return err
+	}
+	var after *router.Template
+	if t.Pin || t.Declare != "" || t.Config || t.Schema {
+		after = t
+	}
+	switch {
+	case len(shards) == 1:
+		err = s.one(ctx, shards[0], sql, t.Write)
+	case t.Kind == router.AllBare:
+		err = s.bare(ctx, shards, sql)
+	default:
+		err = s.several(ctx, t, shards, sql, nil)
+	}
+	if err != nil || after == nil {
+		return err
+	}
+	return s.afterwards(ctx, t, shards)
+}
+
+// destination gives the shards of a statement.
+func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardID, error) {
+	if s.bound != unbound {
+		return append(s.shards[:0], s.bound), nil
+	}
+	switch t.Kind {
+	case router.Keyed, router.Insert:
+		if err := s.route(t, sql, nil); err != nil {
+			return nil, err
+		}
+		return s.shards, nil
+	case router.Scatter, router.All, router.AllBare:
+		return s.everyShard(), nil
+	case router.Cursor:
+		if shard, ok := s.tx.cursors[t.Name]; ok {
+			return append(s.shards[:0], shard), nil
+		}
+	case router.Notify:
+		return append(s.shards[:0], 0), nil
+	case router.Any:
+		if t.First {
+			return append(s.shards[:0], 0), nil
+		}
+	}
+	return append(s.shards[:0], s.anyShard()), nil
+}
+
+func (s *Session) everyShard() []topology.ShardID {
+	s.shards = s.shards[:0]
+	for i := range s.snap.Shards {
+		s.shards = append(s.shards, topology.ShardID(i))
+	}
+	return s.shards
+}
+
+// one runs a statement on one shard; its answer passes as it is.
+func (s *Session) one(ctx context.Context, shard topology.ShardID, sql string, write bool) error {
+	l, err := s.lane(ctx, shard)
+	if err != nil {
+		return err
+	}
+	l.wrote = l.wrote || write
+	l.query(sql, queryReply)
+	return s.drain(l)
+}
+
+// afterwards notes what a statement has left behind on its shards.
+func (s *Session) afterwards(ctx context.Context, t *router.Template, shards []topology.ShardID) error {
+	for _, l := range s.lanes {
+		if t.Pin && slices.Contains(shards, l.shard) {
+			l.pinned = true
+		}
+	}
+	if t.Declare != "" && s.tx.open {
+		if s.tx.cursors == nil {
+			s.tx.cursors = make(map[string]topology.ShardID)
+		}
+		s.tx.cursors[t.Declare] = shards[0]
+	}
+	if t.Config {
+		for _, set := range t.SetConfig {
+			if set.Local {
+				if s.tx.open {
+					s.tx.log = append(s.tx.log, logged{sql: "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(set.Value) + ",true)", settings: s.settings})
+				}
+				continue
+			}
+			if err := s.follow(router.SetStmt{Verb: router.SetValue, Name: set.Name}); err != nil {
+				return err
+			}
+		}
+	}
+	if t.Schema {
+		return s.changedSchema(ctx)
+	}
+	return nil
+}
+
+// syntax lets a shard say what is wrong with a text that our grammar does not know. It is parsed there, never run.
+func (s *Session) syntax(ctx context.Context, sql string) error {
+	l, err := s.lane(ctx, s.anyShard())
+	if err != nil {
+		return err
+	}
+	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, "", sql, nil) })
+	l.await(parseHidden)
+	l.be.Unnamed = 0
+	err = s.drain(l)
+	if err == nil {
+		err = wire.Errorf(wire.CodeFeatureNotSupported, "this statement is newer than the grammar of shardproxy").
+			WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")
+	}
+	l.sync()
+	if e := s.drain(l); e != nil && err == nil {
+		err = e
+	}
+	return err
+}

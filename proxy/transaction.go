@@ -1,0 +1,408 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"shardproxy/backend"
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// transaction is the session's transaction block.
+//
+//	        BEGIN                 an error
+//	none ──────────► open ────────────────► failed
+//	  ▲ COMMIT, ROLLBACK │ ▲ ROLLBACK TO      │
+//	  └──────────────────┘ └──────────────────┘ (ROLLBACK, COMMIT: none)
+//
+// It is implicit where no BEGIN of the client opened it: several statements in one simple Query, or a
+// statement or pipeline that writes on several shards.
+type transaction struct {
+	open, failed, implicit bool
+	log                    []logged // what a lane that joins must be told, oldest first
+	before                 *backend.Settings
+	cursors                map[string]topology.ShardID
+}
+
+// logged is one statement that every lane of the transaction must have seen.
+type logged struct {
+	sql       string
+	savepoint string // its name, where the statement is a SAVEPOINT
+	settings  *backend.Settings
+}
+
+func (t *transaction) begin(sql string, settings *backend.Settings) {
+	t.open, t.failed, t.implicit = true, false, false
+	t.log = append(t.log[:0], logged{sql: sql})
+	t.before = settings
+	clear(t.cursors)
+}
+
+func (t *transaction) end() {
+	t.open, t.failed, t.implicit, t.before = false, false, false, nil
+	t.log = t.log[:0]
+}
+
+func (t *transaction) fail() {
+	if t.open {
+		t.failed = true
+	}
+}
+
+func (t *transaction) status() byte {
+	switch {
+	case !t.open || t.implicit:
+		return 'I'
+	case t.failed:
+		return 'E'
+	default:
+		return 'T'
+	}
+}
+
+// prelude is what a lane that joins is told first.
+func (t *transaction) prelude() string {
+	if len(t.log) == 1 {
+		return t.log[0].sql
+	}
+	var sql strings.Builder
+	for _, e := range t.log {
+		sql.WriteString(e.sql)
+		sql.WriteByte(';')
+	}
+	return sql.String()
+}
+
+func (t *transaction) savepoint(name string) int {
+	for i := len(t.log) - 1; i >= 0; i-- {
+		if t.log[i].savepoint == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// control runs a transaction control statement.
+func (s *Session) control(ctx context.Context, t *router.Template, sql string) error {
+	switch t.Tx.Verb {
+	case router.Begin:
+		return s.begin(ctx, sql)
+	case router.Commit, router.Rollback:
+		return s.finish(ctx, t, sql)
+	default:
+		return s.savepoint(ctx, t, sql)
+	}
+}
+
+func (s *Session) begin(ctx context.Context, sql string) error {
+	verb, _, _ := strings.Cut(strings.TrimLeft(sql, " \t\r\n"), " ")
+	tag := "BEGIN"
+	if strings.EqualFold(verb, "start") {
+		tag = "START TRANSACTION"
+	}
+	if s.tx.open && s.tx.failed {
+		return errAborted()
+	}
+	if s.tx.open && !s.tx.implicit {
+		s.notice(wire.SeverityWarning, wire.CodeActiveTransaction, "there is already a transaction in progress")
+		s.complete(tag)
+		return nil
+	}
+	if s.tx.open { // an implicit block becomes an explicit one
+		s.tx.implicit = false
+		s.complete(tag)
+		return nil
+	}
+	if err := s.promote(); err != nil {
+		return err
+	}
+	lanes := len(s.lanes)
+	s.tx.begin(strings.TrimRight(strings.Clone(sql), "; \t\r\n"), s.settings)
+	if lanes == 0 {
+		s.complete(tag)
+		return nil
+	}
+	// Statements of the same pipeline came before BEGIN: they are part of the transaction now.
+	for _, l := range s.lanes {
+		if !l.begun && l.synced {
+			s.enter(l)
+		}
+		l.begun = true
+	}
+	s.complete(tag)
+	return nil
+}
+
+// promote opens a transaction block on every lane that has run something since its last Sync, so that what it
+// did can be committed, or rolled back, together with other shards.
+func (s *Session) promote() error {
+	for _, l := range s.lanes {
+		if l.synced || l.begun {
+			continue
+		}
+		l.execute("BEGIN")
+		l.begun, l.joined = true, l.be.Settings
+		if err := s.drain(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// execute runs a statement of the proxy's own between the client's, by the extended protocol and without Sync.
+func (l *lane) execute(sql string) {
+	l.send(func(dst []byte) []byte {
+		dst = wire.AppendParse(dst, "", sql, nil)
+		dst = wire.AppendBind(dst, "", "", []byte{0, 0, 0, 0, 0, 0})
+		return wire.AppendExecute(dst, "", 0)
+	})
+	l.await(parseHidden)
+	l.await(bindHidden)
+	l.await(executeHidden)
+	l.be.Unnamed = 0
+}
+
+func errAborted() *wire.Error {
+	return wire.Errorf(wire.CodeFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
+}
+
+// finish runs COMMIT or ROLLBACK, with AND CHAIN too.
+func (s *Session) finish(ctx context.Context, t *router.Template, sql string) error {
+	commit := t.Tx.Verb == router.Commit
+	if !s.tx.open || (s.tx.implicit && len(s.lanes) == 0) {
+		if t.Tx.Chain {
+			return wire.Errorf(wire.CodeNoActiveTransaction, "%s AND CHAIN can only be used in transaction blocks", verbName(commit))
+		}
+		s.notice(wire.SeverityWarning, wire.CodeNoActiveTransaction, "there is no transaction in progress")
+		if s.hasUnsynced() && !commit {
+			if err := s.abortUnsynced(); err != nil {
+				return err
+			}
+		}
+		s.tx.end()
+		s.complete(verbName(commit))
+		return nil
+	}
+	if s.tx.implicit {
+		s.notice(wire.SeverityWarning, wire.CodeNoActiveTransaction, "there is no transaction in progress")
+	}
+	begin := s.tx.log[0]
+	var err error
+	done := commit && !s.tx.failed
+	if done {
+		err = s.commit(ctx)
+	} else {
+		err = s.rollback()
+	}
+	if err != nil {
+		return err
+	}
+	if t.Tx.Chain {
+		s.tx.begin(begin.sql, s.settings)
+	}
+	s.complete(verbName(done))
+	return nil
+}
+
+func verbName(commit bool) string {
+	if commit {
+		return "COMMIT"
+	}
+	return "ROLLBACK"
+}
+
+// commit commits on every lane: in one phase where at most one has written, else in two.
+// On an error nothing is committed, unless the error says that this is not known.
+func (s *Session) commit(ctx context.Context) error {
+	writers := 0
+	var writer *lane
+	for _, l := range s.lanes {
+		if l.begun && l.wrote {
+			writers++
+			writer = l
+		}
+	}
+	if writers > 1 {
+		return s.commitTwoPhase(ctx)
+	}
+	if writer != nil {
+		if err := s.commitLane(writer); err != nil {
+			_ = s.rollback()
+			return err
+		}
+	}
+	for _, l := range slices.Clone(s.lanes) {
+		if l.begun && l != writer {
+			l.query("COMMIT", queryHidden)
+		}
+	}
+	var failed error
+	for _, l := range slices.Clone(s.lanes) {
+		if err := s.drain(l); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	if writer != nil {
+		failed = nil // what the client asked to be kept is kept; the others have only read
+	}
+	s.ended(true)
+	return failed
+}
+
+// commitLane commits on one lane. A transaction that the shard rolled back instead is an error.
+func (s *Session) commitLane(l *lane) error {
+	if err := s.drain(l); err != nil {
+		return err
+	}
+	l.tag = ""
+	l.query("COMMIT", queryHidden)
+	err := s.drain(l)
+	if lost, ok := err.(*laneError); ok {
+		return wire.Errorf(wire.CodeTransactionUnknown, "%v", lost).
+			WithHint("The connection broke during COMMIT: whether the transaction took effect is not known.")
+	}
+	if err == nil && l.tag != "COMMIT" {
+		err = wire.Errorf(wire.CodeFailedTransaction, "shard %s rolled the transaction back", s.shardName(l.shard))
+	}
+	if err == nil {
+		l.begun, l.wrote = false, false
+	}
+	return err
+}
+
+// rollback rolls back on every lane. A lane that fails to is closed, which rolls back too.
+func (s *Session) rollback() error {
+	for _, l := range slices.Clone(s.lanes) {
+		if l.failed {
+			l.sync()
+		}
+		if err := s.drain(l); err != nil {
+			if _, ok := err.(*clientError); ok {
+				return err
+			}
+		}
+	}
+	for _, l := range s.lanes {
+		if l.begun || l.be.Status != 'I' {
+			l.query("ROLLBACK", queryHidden)
+		}
+	}
+	for _, l := range slices.Clone(s.lanes) {
+		if err := s.drain(l); err != nil && slices.Contains(s.lanes, l) {
+			l.be.Broken = true
+			s.drop(l)
+		}
+	}
+	s.ended(false)
+	return nil
+}
+
+// ended brings the session's and the lanes' settings to what the end of the transaction left.
+func (s *Session) ended(committed bool) {
+	before := s.tx.before
+	for _, l := range s.lanes {
+		if l.begun && !committed && l.joined != nil {
+			l.be.Settings = l.joined
+		}
+		l.begun, l.wrote, l.joined = false, false, nil
+	}
+	if !committed && before != nil && before != s.settings {
+		s.use(before)
+		s.announce()
+	}
+	if !committed {
+		s.own = nil
+		s.schemaChanged = false
+	}
+	s.tx.end()
+	s.forgetPortals()
+}
+
+// savepoint runs SAVEPOINT, RELEASE and ROLLBACK TO on every lane of the transaction.
+func (s *Session) savepoint(ctx context.Context, t *router.Template, sql string) error {
+	verb := t.Tx.Verb
+	if !s.tx.open || s.tx.implicit {
+		name := map[router.TxVerb]string{router.Savepoint: "SAVEPOINT", router.Release: "RELEASE SAVEPOINT", router.RollbackTo: "ROLLBACK TO SAVEPOINT"}[verb]
+		return wire.Errorf(wire.CodeNoActiveTransaction, "%s can only be used in transaction blocks", name)
+	}
+	if s.tx.failed && verb != router.RollbackTo {
+		return errAborted()
+	}
+	at := s.tx.savepoint(t.Tx.Name)
+	if verb != router.Savepoint && at < 0 {
+		return wire.Errorf("3B001", "savepoint \"%s\" does not exist", t.Tx.Name)
+	}
+	if err := s.everyLane(strings.Clone(sql)); err != nil {
+		return err
+	}
+	switch verb {
+	case router.Savepoint:
+		s.tx.log = append(s.tx.log, logged{sql: "SAVEPOINT " + quoteIdentifier(t.Tx.Name), savepoint: t.Tx.Name, settings: s.settings})
+		s.complete("SAVEPOINT")
+	case router.Release:
+		keep := s.tx.log[:at]
+		for _, e := range s.tx.log[at:] {
+			if e.savepoint == "" {
+				keep = append(keep, e)
+			}
+		}
+		s.tx.log = keep
+		s.complete("RELEASE")
+	case router.RollbackTo:
+		s.tx.log = s.tx.log[:at+1]
+		s.tx.failed = false
+		if was := s.tx.log[at].settings; was != s.settings {
+			for _, l := range s.lanes {
+				l.be.Settings = was
+			}
+			s.use(was)
+			s.announce()
+		}
+		s.complete("ROLLBACK")
+	}
+	return nil
+}
+
+// everyLane runs a statement on all lanes of the transaction, its answers unseen.
+func (s *Session) everyLane(sql string) error {
+	for _, l := range s.lanes {
+		if l.begun {
+			l.query(sql, queryHidden)
+		}
+	}
+	var failed error
+	for _, l := range slices.Clone(s.lanes) {
+		if err := s.drain(l); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+func quoteIdentifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+
+func (s *Session) hasUnsynced() bool {
+	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return !l.synced && !l.begun })
+}
+
+// abortUnsynced undoes what the lanes did since their last Sync, outside of a transaction block.
+func (s *Session) abortUnsynced() error {
+	for _, l := range slices.Clone(s.lanes) {
+		if l.synced || l.begun {
+			continue
+		}
+		if err := s.drain(l); err == nil && !l.synced && !l.failed {
+			l.execute("ROLLBACK")
+		}
+		l.sync()
+		if err := s.drain(l); err != nil {
+			if _, ok := err.(*clientError); ok {
+				return err
+			}
+		}
+	}
+	return nil
+}

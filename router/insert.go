@@ -1,0 +1,265 @@
+package router
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"shardproxy/topology"
+)
+
+// insertStmt reads INSERT. The new row's shard key must be a constant, or a column that is proven
+// to be a key of the shard where the statement runs.
+func (a *analysis) insertStmt(s *pg.InsertStmt, outer *scope, env *cteEnv, lv *level) rowset {
+	env = a.with(s.WithClause, outer, env)
+	it, table, ok := a.target(s.Relation)
+	it.open = it.open || !ok
+	sc := &scope{items: []*item{it}, parent: outer, level: lv, ctes: env}
+	var rows rowset
+	switch source := s.SelectStmt.GetSelectStmt(); {
+	case source == nil:
+		if ok {
+			a.insertColumns(table, nil, 0, s.Override)
+		}
+	case plainValues(source):
+		a.insertValues(s, source, outer, env, lv, table, it)
+	default:
+		rows = a.insertSelect(s, outer, env, lv, table, it)
+	}
+	a.onConflict(s, sc, table, it)
+	rows.columns, rows.open = nil, false
+	a.returning(s.ReturningList, sc, &rows)
+	return rows
+}
+
+// plainValues says that a source of rows is VALUES and nothing around it.
+func plainValues(s *pg.SelectStmt) bool {
+	return len(s.ValuesLists) > 0 && s.WithClause == nil && len(s.SortClause) == 0 && s.LimitCount == nil && s.LimitOffset == nil && len(s.LockingClause) == 0
+}
+
+// insertColumns gives the index of the column that each value goes to, and notes the defaults of
+// all others. width is the number of values in a row.
+func (a *analysis) insertColumns(table *topology.Table, list []*pg.Node, width int, override pg.OverridingKind) []int {
+	var columns []int
+	given := make([]bool, len(table.Columns))
+	for _, n := range list {
+		i := columnIndex(table, n.GetResTarget().GetName())
+		columns = append(columns, i)
+		if i < 0 {
+			a.parseOnly = true // 42703 is the shard's to report
+		} else {
+			given[i] = true
+		}
+	}
+	if len(list) == 0 {
+		for i := range min(width, len(table.Columns)) {
+			columns = append(columns, i)
+			given[i] = true
+		}
+	}
+	if len(columns) != width {
+		a.parseOnly = true // 42601
+	}
+	for i, c := range table.Columns {
+		switch {
+		case table.Kind == topology.Sharded && i == table.Key && !given[i]:
+			a.refuse(missingKey(table))
+		case !given[i] || c.Sequence && override == pg.OverridingKind_OVERRIDING_USER_VALUE:
+			a.defaulted(table, i)
+		}
+	}
+	return columns
+}
+
+func missingKey(table *topology.Table) *Error {
+	c := table.Columns[table.Key]
+	e := &Error{Code: codeNotNull, Message: "the row has no value for the shard key " + quoteName(table.Name) + "." + quoteName(c.Name),
+		Hint: "Give the value in the statement."}
+	if c.Default != 0 || c.Sequence {
+		e.Code = codeNotSupported
+		e.Message = "the default of the shard key " + quoteName(table.Name) + "." + quoteName(c.Name) + " cannot be used: the row's shard depends on it"
+	}
+	return e
+}
+
+func computedKey(table *topology.Table) *Error {
+	return &Error{Code: codeNotSupported,
+		Message: "the value of the shard key " + quoteName(table.Name) + "." + quoteName(table.KeyColumn()) + " is not known before the statement runs",
+		Hint:    "Give it as a literal or parameter, or select it from the shard key of another table."}
+}
+
+// insertValues reads INSERT … VALUES.
+func (a *analysis) insertValues(s *pg.InsertStmt, source *pg.SelectStmt, outer *scope, env *cteEnv, lv *level, table *topology.Table, it *item) {
+	sc := &scope{parent: outer, level: lv, ctes: env}
+	var columns []int
+	if table != nil {
+		columns = a.insertColumns(table, s.Cols, len(source.ValuesLists[0].GetList().GetItems()), s.Override)
+	}
+	rows := make([]keySource, 0, len(source.ValuesLists))
+	for _, n := range source.ValuesLists {
+		cells := n.GetList().GetItems()
+		for i, c := range columns {
+			switch {
+			case i >= len(cells) || c < 0:
+				a.parseOnly = true
+			case table.Kind == topology.Sharded && c == table.Key:
+				if k, ok := a.insertedKey(table, cells[i], sc, it.relations[0].key(), len(source.ValuesLists) == 1); ok {
+					rows = append(rows, k)
+				}
+			case cells[i].GetSetToDefault() != nil:
+				a.defaulted(table, c)
+			case table.Kind == topology.Reference:
+				a.movingValue(table, cells[i])
+			}
+		}
+		for i, cell := range cells {
+			if i < len(columns) && table.Kind == topology.Sharded && columns[i] == table.Key {
+				continue // insertedKey has read it
+			}
+			a.expression(cell, sc)
+		}
+	}
+	if len(rows) != len(source.ValuesLists) {
+		return
+	}
+	key := it.relations[0].key()
+	key.among = append(key.among, rows)
+	if lv.top {
+		a.insert = rows
+	}
+}
+
+// insertedKey reads the value that a new row has as its shard key. Where the row is the only one,
+// it may be a sub-query that selects a key.
+func (a *analysis) insertedKey(table *topology.Table, n *pg.Node, sc *scope, key *node, only bool) (keySource, bool) {
+	if n.GetSetToDefault() != nil {
+		a.refuse(missingKey(table))
+		return keySource{}, false
+	}
+	if sub := n.GetSubLink(); sub != nil && sub.SubLinkType == pg.SubLinkType_EXPR_SUBLINK && only {
+		before := len(key.follows)
+		if key.follow(a.subquery(sub, sc)); len(key.follows) == before {
+			a.refuse(computedKey(table))
+		}
+		return keySource{}, false
+	}
+	a.expression(n, sc)
+	s, ok := a.constant(n, table.KeyType)
+	if !ok || s.origin == fromNull && !table.Columns[table.Key].NotNull {
+		a.refuse(computedKey(table))
+		return keySource{}, false
+	}
+	return s, true
+}
+
+// movingValue notes a text that is a moving time, if the table has columns that read it as one.
+func (a *analysis) movingValue(table *topology.Table, n *pg.Node) {
+	s := n.GetAConst().GetSval()
+	if s == nil {
+		return
+	}
+	for _, c := range table.Columns {
+		switch c.Type {
+		case 1082, 1083, 1266, 1114, 1184: // date, time, timetz, timestamp, timestamptz
+			a.cacheable = false
+			if movingTime(s.Sval) {
+				a.diverge("the text " + s.Sval + " may stand for the current time, which differs between shards")
+			}
+		}
+	}
+}
+
+// insertSelect reads INSERT … SELECT.
+func (a *analysis) insertSelect(s *pg.InsertStmt, outer *scope, env *cteEnv, lv *level, table *topology.Table, it *item) rowset {
+	rows := a.query(s.SelectStmt, outer, env, &level{top: lv.top})
+	if table == nil {
+		return rows
+	}
+	width := len(rows.columns)
+	if rows.open {
+		width = max(len(s.Cols), 0)
+		if width == 0 {
+			width = len(table.Columns)
+		}
+	}
+	columns := a.insertColumns(table, s.Cols, width, s.Override)
+	if a.conflictNothing(s) {
+		a.diverge("ON CONFLICT DO NOTHING may keep another of several rows on each shard")
+	}
+	if table.Kind != topology.Sharded {
+		return rows
+	}
+	for i, c := range columns {
+		if c == table.Key && !rows.open && i < len(rows.columns) {
+			if n := rows.columns[i].node; n != nil && n.keyType == table.KeyType {
+				key := it.relations[0].key()
+				key.follows = append(key.follows, n)
+				return rows
+			}
+		}
+	}
+	a.refuse(computedKey(table))
+	return rows
+}
+
+func (a *analysis) conflictNothing(s *pg.InsertStmt) bool {
+	return s.OnConflictClause != nil && s.OnConflictClause.Action == pg.OnConflictAction_ONCONFLICT_NOTHING
+}
+
+// onConflict reads ON CONFLICT. Rows that it keeps from being inserted give no row to RETURNING.
+func (a *analysis) onConflict(s *pg.InsertStmt, sc *scope, table *topology.Table, it *item) {
+	if len(s.ReturningList) > 0 && table != nil && table.Triggers {
+		a.shuffled = "RETURNING of several shards may lack the rows that a trigger suppressed"
+	}
+	c := s.OnConflictClause
+	if c == nil {
+		return
+	}
+	if len(s.ReturningList) > 0 {
+		a.shuffled = "RETURNING of several shards may lack rows that ON CONFLICT kept out"
+	}
+	for _, e := range c.Infer.GetIndexElems() {
+		a.expression(e.GetIndexElem().GetExpr(), sc)
+	}
+	a.expression(c.Infer.GetWhereClause(), sc)
+	if c.Action != pg.OnConflictAction_ONCONFLICT_UPDATE {
+		return
+	}
+	excluded := &relation{name: "excluded", aliased: true, open: table == nil}
+	inner := sc.within(it, &item{relations: []*relation{excluded}})
+	list := c.TargetList
+	if table != nil {
+		for _, column := range table.Columns {
+			excluded.columns = append(excluded.columns, output{name: column.Name})
+		}
+		list = nil
+		for _, n := range c.TargetList {
+			if t := n.GetResTarget(); table.Kind == topology.Sharded && t.Name == table.KeyColumn() {
+				ref, ok := inner.resolve(t.Val)
+				if !excludedKey(t, c.Infer, table) && !(ok && ref.node == it.relations[0].key()) {
+					a.refuse(changedKey(table))
+				}
+				a.expression(t.Val, inner)
+				continue
+			}
+			list = append(list, n)
+		}
+	}
+	a.assignments(list, inner, table != nil, table, it)
+	a.expression(c.WhereClause, inner)
+}
+
+// excludedKey says that a SET of ON CONFLICT is key = EXCLUDED.key, and that two keys had to be equal
+// to conflict: then the row that is there has the same. (A text may conflict under another
+// collation than the column's.)
+func excludedKey(t *pg.ResTarget, infer *pg.InferClause, table *topology.Table) bool {
+	key, fields := table.KeyColumn(), t.GetVal().GetColumnRef().GetFields()
+	if table.KeyType == topology.KeyText || len(fields) != 2 ||
+		fields[0].GetString_().GetSval() != "excluded" || fields[1].GetString_().GetSval() != key {
+		return false
+	}
+	for _, e := range infer.GetIndexElems() {
+		if e.GetIndexElem().GetName() == key {
+			return true
+		}
+	}
+	return false
+}

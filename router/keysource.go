@@ -1,0 +1,198 @@
+package router
+
+import (
+	"sort"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"shardproxy/topology"
+)
+
+// keyOrigin says where the value of a shard key is found when a statement runs.
+type keyOrigin uint8
+
+const (
+	fromLiteral      keyOrigin = iota + 1 // literal index of the statement
+	fromParam                             // parameter index (0-based)
+	fromNull                              // NULL: equal to no key
+	fromArrayLiteral                      // every element of the array that literal index spells
+	fromArrayParam                        // every element of the array parameter index
+	fromHash                              // hash itself: known when the statement was analysed
+)
+
+// keySource is one value, or one array of values, that a shard key is compared with or set to.
+type keySource struct {
+	origin   keyOrigin
+	keyType  topology.KeyType
+	negative bool // a minus sign stands before the literal
+	index    int32
+	hash     topology.KeyHash
+}
+
+// keySet are the values that the shard keys of some rows are among.
+type keySet []keySource
+
+// many tells whether s can stand for keys on several shards.
+func (s keySet) many() bool {
+	return len(s) > 1 || s[0].origin == fromArrayLiteral || s[0].origin == fromArrayParam
+}
+
+// literalAt is the index of the literal of which the grammar says that it is at location, and
+// whether one minus sign stands before it. ok is false where no such literal is known, or where
+// its sign cannot be told from the text.
+func (a *analysis) literalAt(location int32) (index int32, negative, ok bool) {
+	if a.foreign > 0 || location < 0 || int(location) >= len(a.sql) {
+		return 0, false, false
+	}
+	loc := int(location)
+	i := sort.Search(len(a.lits), func(i int) bool { return a.lits[i].Start >= loc })
+	if i == len(a.lits) {
+		return 0, false, false
+	}
+	between := a.sql[loc:a.lits[i].Start]
+	switch {
+	case between == "":
+		return int32(i), false, true
+	case strings.TrimSpace(between) == "-":
+		return int32(i), true, true
+	}
+	return 0, false, false
+}
+
+// constant reads n as one constant that is equal to a key of type t just when PostgreSQL says
+// so: a literal or parameter, as it stands or cast to a type of the same equality.
+func (a *analysis) constant(n *pg.Node, t topology.KeyType) (keySource, bool) {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_AConst:
+		return a.literal(v.AConst, t)
+	case *pg.Node_ParamRef:
+		return keySource{origin: fromParam, keyType: t, index: v.ParamRef.Number - 1}, true
+	case *pg.Node_TypeCast:
+		name, array := typeName(v.TypeCast.TypeName)
+		if array || keyTypeNamed(name) != t {
+			return keySource{}, false
+		}
+		switch v.TypeCast.Arg.GetNode().(type) {
+		case *pg.Node_AConst, *pg.Node_ParamRef:
+			return a.constant(v.TypeCast.Arg, t)
+		}
+	case *pg.Node_AExpr:
+		// -(5::bigint), as -5::bigint binds
+		e := v.AExpr
+		if e.Kind == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr == nil && builtinOperator(e.Name) == "-" {
+			if s, ok := a.constant(e.Rexpr, t); ok && s.origin == fromLiteral && !s.negative && a.lits[s.index].Kind == Integer {
+				s.negative = true
+				return s, true
+			}
+		}
+	}
+	return keySource{}, false
+}
+
+func (a *analysis) literal(c *pg.A_Const, t topology.KeyType) (keySource, bool) {
+	if c.Isnull {
+		return keySource{origin: fromNull, keyType: t}, true
+	}
+	index, negative, ok := a.literalAt(c.Location)
+	if !ok {
+		return keySource{}, false
+	}
+	s := keySource{origin: fromLiteral, keyType: t, negative: negative, index: index}
+	switch a.lits[index].Kind {
+	case Integer:
+		return s, t == topology.KeyInt
+	case String, Escape, Dollar, Unicode:
+		return s, !negative
+	}
+	return keySource{}, false
+}
+
+// constants reads n as an array of constants: ARRAY[…], '{…}' or a parameter, as it stands or
+// cast to an array type of the same equality.
+func (a *analysis) constants(n *pg.Node, t topology.KeyType) (keySet, bool) {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_ParamRef:
+		return keySet{{origin: fromArrayParam, keyType: t, index: v.ParamRef.Number - 1}}, true
+	case *pg.Node_AConst:
+		s, ok := a.literal(v.AConst, t)
+		if !ok || s.origin == fromNull {
+			return keySet{s}, ok
+		}
+		if a.lits[s.index].Kind == Integer {
+			return nil, false
+		}
+		s.origin = fromArrayLiteral
+		return keySet{s}, true
+	case *pg.Node_AArrayExpr:
+		return a.constantList(v.AArrayExpr.Elements, t)
+	case *pg.Node_TypeCast:
+		name, array := typeName(v.TypeCast.TypeName)
+		if !array || keyTypeNamed(name) != t {
+			return nil, false
+		}
+		switch v.TypeCast.Arg.GetNode().(type) {
+		case *pg.Node_AConst, *pg.Node_ParamRef, *pg.Node_AArrayExpr:
+			return a.constants(v.TypeCast.Arg, t)
+		}
+	}
+	return nil, false
+}
+
+// constantList reads all nodes as constants. An empty list is none.
+func (a *analysis) constantList(nodes []*pg.Node, t topology.KeyType) (keySet, bool) {
+	set := make(keySet, len(nodes))
+	for i, n := range nodes {
+		var ok bool
+		if set[i], ok = a.constant(n, t); !ok {
+			return nil, false
+		}
+	}
+	return set, len(set) > 0
+}
+
+// typeName is the bare name of a built-in type without modifier, and whether it is an array of
+// it; "" for any other.
+func typeName(t *pg.TypeName) (name string, array bool) {
+	if t == nil || t.Setof || t.PctType || len(t.Typmods) > 0 {
+		return "", false
+	}
+	parts := names(t.Names)
+	switch {
+	case len(parts) == 1, len(parts) == 2 && parts[0] == "pg_catalog":
+		return parts[len(parts)-1], len(t.ArrayBounds) > 0
+	}
+	return "", false
+}
+
+// keyTypeNamed says which shard keys a type has the same equality as.
+func keyTypeNamed(name string) topology.KeyType {
+	switch name {
+	case "int2", "int4", "int8":
+		return topology.KeyInt
+	case "text", "varchar":
+		return topology.KeyText
+	case "uuid":
+		return topology.KeyUUID
+	}
+	return topology.KeyNone
+}
+
+// builtinOperator is the name of a built-in operator, "" where another schema is named.
+func builtinOperator(nodes []*pg.Node) string {
+	parts := names(nodes)
+	switch {
+	case len(parts) == 1, len(parts) == 2 && parts[0] == "pg_catalog":
+		return parts[len(parts)-1]
+	}
+	return ""
+}
+
+// names reads a list of String nodes.
+func names(nodes []*pg.Node) []string {
+	out := make([]string, len(nodes))
+	for i, n := range nodes {
+		out[i] = n.GetString_().GetSval()
+	}
+	return out
+}
