@@ -21,9 +21,9 @@ import (
 type Role uint8
 
 const (
-	NoRole Role = iota // may not enter
-	Stats              // may look
-	Admin              // may also change something
+	RoleNone  Role = iota // may not enter
+	RoleStats             // may look
+	RoleAdmin             // may also change something
 )
 
 func (r Role) String() string { return [...]string{"none", "stats", "admin"}[r] }
@@ -32,7 +32,7 @@ const (
 	sessionsMax  = 100             // default of Config.MaxSessions: people and monitors, not applications
 	statsPeriod  = time.Minute     // PgBouncer's stats_period
 	farewellTime = 5 * time.Second // for a client to take the last message when the console closes
-	consolePID   = uint32(1) << 31 // first number of a session; proxy counts its own from 1
+	consolePID   = uint32(1) << 30 // first number of a session; proxy counts its own from 1
 	database     = proxy.ConsoleDatabase
 	timeLayout   = "2006-01-02 15:04:05 MST"
 )
@@ -66,10 +66,10 @@ type Console struct {
 func NewConsole(cfg Config, src Source) *Console {
 	c := &Console{cfg: cfg, src: src, roles: make(map[string]Role), verbs: verbs(), sessions: make(map[uint32]*session)}
 	for _, u := range cfg.StatsUsers {
-		c.roles[u] = Stats
+		c.roles[u] = RoleStats
 	}
 	for _, u := range cfg.AdminUsers {
-		c.roles[u] = Admin
+		c.roles[u] = RoleAdmin
 	}
 	if c.cfg.MaxSessions == 0 {
 		c.cfg.MaxSessions = sessionsMax
@@ -127,7 +127,7 @@ func tell(client *wire.Stream, e *wire.Error) error {
 // admit registers a session if its user may enter.
 func (c *Console) admit(client *wire.Stream, startup *wire.Startup) (*session, *wire.Error) {
 	role := c.roles[startup.User()]
-	if role == NoRole {
+	if role == RoleNone {
 		return nil, wire.Fatalf(wire.CodeInsufficientPrivilege, "permission denied for database \"%s\"", database).
 			WithDetail("User \"%s\" is neither an admin nor a stats user of the console.", startup.User()).
 			WithHint("An administrator of the proxy can list the user under [admin] as users or stats_users.")

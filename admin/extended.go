@@ -221,7 +221,8 @@ func (s *session) execute(p *portal, limit int) *wire.Error {
 		if !again {
 			p.rows = st.rows()
 		}
-		return s.sendRows(p, limit)
+		s.sendRows(p, limit)
+		return nil
 	case st.act == nil:
 		s.write(wire.AppendEmpty(nil, 'I'))
 		return nil
@@ -242,7 +243,7 @@ func (s *session) execute(p *portal, limit int) *wire.Error {
 	return nil
 }
 
-func (s *session) sendRows(p *portal, limit int) *wire.Error {
+func (s *session) sendRows(p *portal, limit int) {
 	if limit <= 0 {
 		limit = len(p.rows) + 1
 	}
@@ -257,10 +258,9 @@ func (s *session) sendRows(p *portal, limit int) *wire.Error {
 	p.rows = p.rows[n:]
 	if n == limit { // as PostgreSQL, which does not look whether there are more
 		s.write(wire.AppendEmpty(nil, 's'))
-		return nil
+		return
 	}
 	s.write(wire.AppendCommandComplete(nil, p.statement.tag))
-	return nil
 }
 
 // rowDescription gives RowDescription with the formats of a portal.

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -128,7 +129,7 @@ func (s *session) handle(typ byte, body []byte) error {
 	case 'd', 'c', 'f': // of a COPY that failed, as PostgreSQL does
 		return nil
 	}
-	return errors.New("invalid frontend message type " + string(rune(typ)))
+	return fmt.Errorf("invalid frontend message type %d", typ)
 }
 
 // query runs the commands of a simple query up to the first that fails.

@@ -76,3 +76,18 @@ func (p places) of(key backend.Key) place {
 	}
 	return place{index: len(p)}
 }
+
+// picture is a Source at one moment.
+type picture struct {
+	proxy.Counters
+	clients      int
+	pools        []pool
+	snapshot     *topology.Snapshot
+	hits, misses uint64
+}
+
+func pictureOf(src Source) *picture {
+	p := &picture{Counters: src.Counters(), clients: len(src.Clients()), pools: pools(src), snapshot: src.Snapshot()}
+	p.hits, p.misses = src.PlanCache()
+	return p
+}

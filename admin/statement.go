@@ -164,6 +164,7 @@ func (s *session) end() (o outcome) {
 		o.tag = "ROLLBACK"
 	}
 	s.status = 'I'
+	clear(s.portals)
 	return o
 }
 

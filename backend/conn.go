@@ -42,7 +42,9 @@ func (c *Conn) Cancel(ctx context.Context) error {
 }
 
 // LockCancel keeps the connection from being released, and so from being cancelled under another user's statement.
-func (c *Conn) LockCancel()   { c.cancelMu.Lock() }
+func (c *Conn) LockCancel() { c.cancelMu.Lock() }
+
+// UnlockCancel ends LockCancel.
 func (c *Conn) UnlockCancel() { c.cancelMu.Unlock() }
 
 // quiet says whether the server has neither closed the connection nor said anything since it became idle.

@@ -189,7 +189,7 @@ func TestDialFailureGivesItsPlaceBack(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	limits := Limits{Min: 1, Max: 5, Total: 5, Idle: 10 * time.Second, Lifetime: time.Hour}
-	run(t, limits, func(t *testing.T, pools *Pools, dialer *fakes) {
+	run(t, limits, func(t *testing.T, pools *Pools, _ *fakes) {
 		p := pools.Get(Key{Address: "a"})
 		a, b, c := acquire(t, p), acquire(t, p), acquire(t, p)
 		p.Release(a)

@@ -20,6 +20,7 @@ import (
 //	-- compare: shape                       neither rows nor their number
 //	-- rows: ordered                        though there is no ORDER BY
 //	-- fail: message                        answer COPY FROM with CopyFail
+//	-- protocol: simple                     leave the extended protocol out
 //
 // A line "-- data:" ends the statement; what follows is sent as the data of COPY FROM STDIN.
 type entry struct {
@@ -33,7 +34,7 @@ type entry struct {
 	fail    string
 	data    []byte
 	hasData bool
-	single  bool // one statement, so fit for the extended protocol
+	simple  bool // not fit for the extended protocol
 }
 
 func (e *entry) String() string { return fmt.Sprintf("%s:%d", e.file, e.line) }
@@ -43,7 +44,7 @@ func (e *entry) transcript() *transcript { return &transcript{ordered: e.ordered
 // copyIn says whether the server will ask for data.
 func (e *entry) copyIn() bool { return e.hasData || e.fail != "" }
 
-var directive = regexp.MustCompile(`^-- (expect|params|compare|rows|fail): (.*)$`)
+var directive = regexp.MustCompile(`^-- (expect|params|compare|rows|fail|protocol): (.*)$`)
 
 // readCorpus reads one corpus file.
 func readCorpus(t *testing.T, path string) []*entry {
@@ -99,7 +100,7 @@ func parseEntry(paragraph string) (*entry, error) {
 	}
 	top := topLevel(e.sql)
 	e.ordered = e.ordered || strings.Contains(top, "order by")
-	e.single = !strings.Contains(strings.TrimRight(top, "; \n"), ";")
+	e.simple = e.simple || strings.Contains(strings.TrimRight(top, "; \n"), ";")
 	return e, nil
 }
 
@@ -120,6 +121,8 @@ func (e *entry) direct(key, value string) error {
 		e.shape = true
 	case key == "rows" && value == "ordered":
 		e.ordered = true
+	case key == "protocol" && value == "simple":
+		e.simple = true
 	case key == "fail":
 		e.fail = value
 	default:

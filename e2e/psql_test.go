@@ -42,7 +42,7 @@ func TestPsqlAndPgDump(t *testing.T) {
 		{"psql", "-c", `\di client*`},
 		{"psql", "-c", `\dv client*`},
 		{"psql", "-c", `\df pg_catalog.lower`},
-		{"psql", "-c", `\dn`},
+		{"psql", "-c", `\dn public`},
 		{"psql", "-c", `\dT pg_catalog.int4`},
 		{"psql", "-c", `\x`, "-c", "SELECT * FROM client_t WHERE user_id = 1"},
 		{"psql", "-c", `SELECT price FROM client_t WHERE user_id = 1 \gdesc`},
@@ -50,10 +50,10 @@ func TestPsqlAndPgDump(t *testing.T) {
 		{"psql", "-1", "-c", "INSERT INTO client_t VALUES (50, 1)", "-c", "SELECT 1/0"},
 		{"psql", "-c", "SELECT count(*) FROM client_t WHERE user_id = 50"},
 		{"psql", "-v", "FETCH_COUNT=1", "-c", "SELECT id FROM client_t WHERE user_id = 1"},
-		{"psql", "-c", `\copy client_t (user_id, price) to stdout csv`},
+		{"psql", "-c", `\copy client_r to stdout csv`},
 		{"psql", "-c", `\copy (select label from client_r) to stdout`},
 		{"pg_dump", "--schema-only", "-t", "client_*"},
-		{"pg_dump", "--data-only", "-t", "client_t"},
+		{"pg_dump", "--data-only", "-t", "client_v", "-t", "client_r"},
 		{"pg_dump", "--data-only", "--inserts", "-t", "client_r"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {

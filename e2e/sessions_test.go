@@ -78,7 +78,7 @@ func TestSettingsStayWithTheirClient(t *testing.T) {
 	c := needCluster(t)
 	p := startProxy(t, c, fewBackends)
 	const show = "SELECT current_setting('TimeZone'), current_setting('work_mem'), current_setting('search_path'), " +
-		"current_setting('application_name'), current_setting('e2e.tenant', true), current_user"
+		"current_setting('application_name'), coalesce(current_setting('e2e.tenant', true), ''), current_user"
 	innocent := connect(t, p.DSN)
 	defaults, err := innocent.rowsOf(show)
 	if err != nil {

@@ -85,7 +85,7 @@ func shardOf(hash string) string {
 func TestRowsAreOnTheirShards(t *testing.T) {
 	c := needCluster(t)
 	for _, key := range []struct{ name, typ, hash, value string }{
-		{"int8", "bigint", "hashint8extended(user_id, %s)", "(%d - 50) * 1000000007"},
+		{"int8", "bigint", "hashint8extended(user_id, %s)", "(%d - 50) * 1000000007::bigint"},
 		{"int4", "int", "hashint8extended(user_id, %s)", "%d - 50"},
 		{"int2", "smallint", "hashint8extended(user_id, %s)", "%d - 50"},
 		{"text", "text", "hashtextextended(user_id, %s)", "'key ü ' || %d"},

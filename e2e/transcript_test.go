@@ -20,13 +20,14 @@ var reported = []string{
 }
 
 // ownNotice is a notice in the proxy's own name, which PostgreSQL cannot give.
-var ownNotice = regexp.MustCompile(`(?i)shardproxy|reference table`)
+var ownNotice = regexp.MustCompile(`(?i)shardproxy|reference table|each shard`)
 
 // transcript is what a server answered, one line a message, in a form that does not depend on which
 // server it was: no OIDs of user objects, no process ids. Rows are sorted unless ordered.
 type transcript struct {
 	ordered bool // keep the rows' order
 	shape   bool // leave the rows and their count out
+	strict  bool // keep what depends on when an error is found: BindComplete and rows before it
 
 	lines   []string
 	rows    []string
@@ -57,6 +58,12 @@ func (tr *transcript) add(msg pgproto3.BackendMessage) {
 		tr.flush()
 		tr.line("suspended")
 	case *pgproto3.ErrorResponse:
+		if n := len(tr.lines); !tr.strict && n > 0 && tr.lines[n-1] == "BindComplete" {
+			tr.lines = tr.lines[:n-1]
+		}
+		if !tr.strict && !tr.ordered { // which rows come before the error is chance
+			tr.rows = nil
+		}
 		tr.flush()
 		tr.line("error %s %s %q detail=%q hint=%q on=%q position=%d", m.Severity, m.Code, m.Message, m.Detail, m.Hint,
 			strings.Join([]string{m.SchemaName, m.TableName, m.ColumnName, m.DataTypeName, m.ConstraintName}, "."), m.Position)

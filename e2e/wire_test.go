@@ -56,7 +56,7 @@ func converse(t *testing.T, dsn string, lines []string) []string {
 			continue
 		}
 		said = append(said, "> "+line)
-		tr := &transcript{}
+		tr := &transcript{strict: true}
 		verb, rest, _ := strings.Cut(line, " ")
 		switch verb {
 		case "await":

@@ -12,8 +12,8 @@ const explainColumn = "QUERY PLAN"
 func (s *Session) explainPlan(t *router.Template) error {
 	inner := t.Inner
 	lines := []string{"Kind: " + inner.Kind.String()}
-	switch {
-	case inner.Kind == router.Reject:
+	switch inner.Kind {
+	case router.Reject:
 		lines = append(lines, "Refused: "+inner.Reason.Message)
 		if inner.Reason.Hint != "" {
 			lines = append(lines, "Hint: "+inner.Reason.Hint)

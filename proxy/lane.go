@@ -61,14 +61,14 @@ type lane struct {
 	listen bool // LISTENs
 	headed bool // COPY: has been sent the header
 
-	joined   *backend.Settings // that it carried when the transaction began on it
-	expect   []reply           // oldest first, from next on
-	next     int
-	parsing  []*backend.Statement // whose ParseComplete is expected, oldest first
-	undrain  int                  // bytes sent since the answers were last read
-	tag      string               // of the last CommandComplete that was kept from the client
-	rows     [][]string           // of the hidden queries since it was last emptied
-	keepTag  bool                 // queryReply: keep CommandComplete from the client too
+	joined  *backend.Settings // that it carried when the transaction began on it
+	expect  []reply           // oldest first, from next on
+	next    int
+	parsing []*backend.Statement // whose ParseComplete is expected, oldest first
+	undrain int                  // bytes sent since the answers were last read
+	tag     string               // of the last CommandComplete that was kept from the client
+	rows    [][]string           // of the hidden queries since it was last emptied
+	keepTag bool                 // queryReply: keep CommandComplete from the client too
 }
 
 // laneError is a lost or confused backend.
@@ -77,7 +77,9 @@ type laneError struct {
 	err   error
 }
 
-func (e *laneError) Error() string { return fmt.Sprintf("shard %s: connection lost: %v", e.shard, e.err) }
+func (e *laneError) Error() string {
+	return fmt.Sprintf("shard %s: connection lost: %v", e.shard, e.err)
+}
 func (e *laneError) Unwrap() error { return e.err }
 
 // errSent says that the statement failed and that the client has been told.
@@ -134,8 +136,8 @@ func (l *lane) sync() {
 var (
 	stops      = wire.TypesOf("123TntCIsEZSGW")
 	stopsQuiet = wire.TypesOf("123TntCIsEZSGWD") // hidden queries: the rows too
-	stopsQuery = wire.TypesOf("EZSGW")            // a simple Query for the client
-	stopsRows  = wire.TypesOf("TCIEZSGW")         // one of several shards
+	stopsQuery = wire.TypesOf("EZSGW")           // a simple Query for the client
+	stopsRows  = wire.TypesOf("TCIEZSGW")        // one of several shards
 )
 
 // drain reads the answers that the lane owes, and passes on those that are the client's. It returns errSent

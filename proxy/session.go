@@ -57,12 +57,12 @@ type Session struct {
 	unnamed  *prepared
 
 	bindMessage wire.Bind // the current one
-	parses   uint64
-	portals  map[string]*portal
-	portal   portal // the unnamed one
-	skip     bool   // an error: pass over all up to Sync
-	muted    bool   // the client has been told that the statement failed: no more of its answers
-	owed     *prepared
+	parses      uint64
+	portals     map[string]*portal
+	portal      portal // the unnamed one
+	skip        bool   // an error: pass over all up to Sync
+	muted       bool   // the client has been told that the statement failed: no more of its answers
+	owed        *prepared
 
 	laneMu sync.Mutex // guards changes of lanes against Cancel, which runs in another goroutine
 
@@ -104,7 +104,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 			if err := s.client.Flush(); err != nil {
 				return &clientError{err}
 			}
-			if err := s.rest(ctx); err != nil {
+			if err := s.rest(); err != nil {
 				return err
 			}
 		}
@@ -128,7 +128,7 @@ var (
 )
 
 // rest prepares for a wait for the client: nothing is held that is not needed.
-func (s *Session) rest(ctx context.Context) error {
+func (s *Session) rest() error {
 	s.client.Rest()
 	if s.tx.open {
 		s.state.Store(int32(inTransaction))
@@ -138,7 +138,7 @@ func (s *Session) rest(ctx context.Context) error {
 	if s.srv.draining.Load() {
 		return errDrain
 	}
-	return s.watch(ctx)
+	return s.watch()
 }
 
 // goodbye tells the client why the session ends, where that is possible.

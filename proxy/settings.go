@@ -61,7 +61,7 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 		return errAborted()
 	}
 	if strings.HasPrefix(t.Set.Name, "shardproxy.") {
-		return s.setOwn(ctx, &t.Set)
+		return s.setOwn(&t.Set)
 	}
 	sql = strings.Clone(sql)
 	perTransaction := t.Set.Local || t.Set.Verb == router.SetTransaction
@@ -170,7 +170,7 @@ func (s *Session) resetAll() error {
 }
 
 // setOwn runs SET of a parameter of the proxy.
-func (s *Session) setOwn(ctx context.Context, set *router.SetStmt) error {
+func (s *Session) setOwn(set *router.SetStmt) error {
 	if set.Verb == router.SetDefault || set.Value == "" {
 		set = &router.SetStmt{Name: set.Name, Verb: router.SetDefault}
 	}
@@ -237,7 +237,7 @@ func (s *Session) rows(names []string, rows [][]string, tag string) {
 }
 
 // discard runs DISCARD.
-func (s *Session) discard(ctx context.Context, t *router.Template, sql string) error {
+func (s *Session) discard(t *router.Template, sql string) error {
 	all := t.Name == "ALL"
 	if all && s.tx.open && !s.tx.implicit {
 		return wire.Errorf(wire.CodeActiveTransaction, "DISCARD ALL cannot run inside a transaction block")

@@ -194,7 +194,7 @@ func (s *Session) run(ctx context.Context, t *router.Template, sql string) error
 	case router.Copy:
 		return s.copy(ctx, t, sql)
 	case router.Discard:
-		return s.discard(ctx, t, sql)
+		return s.discard(t, sql)
 	case router.Prepare:
 		return s.prepareSQL(ctx, t, sql)
 	case router.Execute:
@@ -202,7 +202,7 @@ func (s *Session) run(ctx context.Context, t *router.Template, sql string) error
 	case router.Deallocate:
 		return s.deallocate(t)
 	case router.Listen:
-		return s.listen(ctx, t, sql)
+		return s.listen(ctx, sql)
 	case router.Explain:
 		return s.explainPlan(t)
 	case router.Syntax:

@@ -89,15 +89,15 @@ func (t *transaction) savepoint(name string) int {
 func (s *Session) control(ctx context.Context, t *router.Template, sql string) error {
 	switch t.Tx.Verb {
 	case router.Begin:
-		return s.begin(ctx, sql)
+		return s.begin(sql)
 	case router.Commit, router.Rollback:
-		return s.finish(ctx, t, sql)
+		return s.finish(ctx, t)
 	default:
-		return s.savepoint(ctx, t, sql)
+		return s.savepoint(t, sql)
 	}
 }
 
-func (s *Session) begin(ctx context.Context, sql string) error {
+func (s *Session) begin(sql string) error {
 	verb, _, _ := strings.Cut(strings.TrimLeft(sql, " \t\r\n"), " ")
 	tag := "BEGIN"
 	if strings.EqualFold(verb, "start") {
@@ -170,7 +170,7 @@ func errAborted() *wire.Error {
 }
 
 // finish runs COMMIT or ROLLBACK, with AND CHAIN too.
-func (s *Session) finish(ctx context.Context, t *router.Template, sql string) error {
+func (s *Session) finish(ctx context.Context, t *router.Template) error {
 	commit := t.Tx.Verb == router.Commit
 	if !s.tx.open || (s.tx.implicit && len(s.lanes) == 0) {
 		if t.Tx.Chain {
@@ -322,7 +322,7 @@ func (s *Session) ended(committed bool) {
 }
 
 // savepoint runs SAVEPOINT, RELEASE and ROLLBACK TO on every lane of the transaction.
-func (s *Session) savepoint(ctx context.Context, t *router.Template, sql string) error {
+func (s *Session) savepoint(t *router.Template, sql string) error {
 	verb := t.Tx.Verb
 	if !s.tx.open || s.tx.implicit {
 		name := map[router.TxVerb]string{router.Savepoint: "SAVEPOINT", router.Release: "RELEASE SAVEPOINT", router.RollbackTo: "ROLLBACK TO SAVEPOINT"}[verb]

@@ -248,8 +248,8 @@ func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shar
 	prefix := gidPrefix + s.cfg.Cluster + ":"
 	var gids []string
 	err := s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-		rows, err := c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"+
-			" AND pg_catalog.starts_with(gid, "+quote(prefix)+") AND prepared < pg_catalog.clock_timestamp() - "+quote(recoverAfter.String())+"::interval")
+		rows, err := c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()" +
+			" AND pg_catalog.starts_with(gid, " + quote(prefix) + ") AND prepared < pg_catalog.clock_timestamp() - " + quote(recoverAfter.String()) + "::interval")
 		for _, row := range rows {
 			gids = append(gids, row[0])
 		}
@@ -274,7 +274,7 @@ func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shar
 			verb = "COMMIT PREPARED "
 		}
 		err = s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-			_, err := c.Rows(verb+quote(gid))
+			_, err := c.Rows(verb + quote(gid))
 			return err
 		})
 		s.cfg.Log.Warn("recovered a prepared transaction", "gid", gid, "committed", committed, "shard", snap.Shards[shard].Name, "error", err)
@@ -288,10 +288,10 @@ func (s *Server) outcome(ctx context.Context, snap *topology.Snapshot, first top
 		return false, err
 	}
 	err = s.withService(ctx, snap, first, func(c *backend.Conn) error {
-		if _, err := c.Rows("INSERT INTO shardproxy.commits (gid, aborted) VALUES ("+quote(gid)+", true) ON CONFLICT DO NOTHING"); err != nil {
+		if _, err := c.Rows("INSERT INTO shardproxy.commits (gid, aborted) VALUES (" + quote(gid) + ", true) ON CONFLICT DO NOTHING"); err != nil {
 			return err
 		}
-		rows, err := c.Rows("SELECT aborted FROM shardproxy.commits WHERE gid = "+quote(gid))
+		rows, err := c.Rows("SELECT aborted FROM shardproxy.commits WHERE gid = " + quote(gid))
 		if err == nil && len(rows) != 1 {
 			err = errors.New("the decision record has gone")
 		}

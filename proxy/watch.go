@@ -7,12 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"shardproxy/router"
 	"shardproxy/wire"
 )
 
 // listen runs LISTEN and UNLISTEN. All listening and notifying is on the first shard, so that they meet.
-func (s *Session) listen(ctx context.Context, t *router.Template, sql string) error {
+func (s *Session) listen(ctx context.Context, sql string) error {
 	if err := s.one(ctx, 0, sql, true); err != nil {
 		return err
 	}
@@ -26,7 +25,7 @@ func (s *Session) listen(ctx context.Context, t *router.Template, sql string) er
 
 // watch passes notifications on while the session waits for its client. It returns when the client has
 // something to say, or has gone.
-func (s *Session) watch(ctx context.Context) error {
+func (s *Session) watch() error {
 	for _, l := range s.lanes {
 		if l.listen {
 			return s.watchLane(l)

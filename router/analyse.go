@@ -50,7 +50,6 @@ type analysis struct {
 	diverges     string            // why the statement may do something else on each shard
 	firstBy      string            // the function that needs the first shard
 	cursor       string            // of WHERE CURRENT OF
-	opaque       bool              // something was not refused only because the session is bound
 	unknownTable string
 	parseOnly    bool // the server is certain to report an error: let it
 
@@ -63,7 +62,7 @@ type analysis struct {
 // literals that are not part of the plan cache's key.
 func analyse(snap *topology.Snapshot, env *Env, sql string, lits []Literal) (*Template, bool, error) {
 	if hint := findHint(sql, true); hint.Present {
-		return analyseHinted(snap, env, sql, hint), true, nil
+		return analyseHinted(snap, env, sql, lits, hint)
 	}
 	tree, err := pg.Parse(sql)
 	if err != nil {
@@ -100,16 +99,18 @@ func unparsed(err error) *Template {
 
 // analyseHinted is the Template of a statement whose shard a comment names. Nothing else of it
 // is looked at but whether it can only read.
-func analyseHinted(snap *topology.Snapshot, env *Env, sql string, hint Hint) *Template {
+func analyseHinted(snap *topology.Snapshot, env *Env, sql string, lits []Literal, hint Hint) (*Template, bool, error) {
 	t := &Template{Kind: Keyed, Write: true, Returns: true, Reason: differentShards()}
 	if tree, err := pg.Parse(sql); err == nil && len(tree.Stmts) == 1 {
-		a := newAnalysis(snap, &Env{SearchPath: env.SearchPath, StdStrings: true, Bound: true}, sql, nil)
+		a := newAnalysis(snap, &Env{SearchPath: env.SearchPath, StdStrings: true, Bound: true}, sql, lits)
 		a.statement(tree.Stmts[0].Stmt)
 		switch a.t.Kind {
 		case Tx, Set, Show, Discard, Prepare, Execute, Deallocate, Cursor, Listen, Notify, Explain, Copy:
-			return a.t // it does not run on a shard of its own
+			a = newAnalysis(snap, env, sql, lits) // it does not run on one shard: the comment says nothing
+			a.statement(tree.Stmts[0].Stmt)
+			return a.t, false, nil
 		}
-		t.Write = a.t.Write || a.opaque
+		t.Write = a.t.Write
 		t.Returns, t.Params, t.Tables, t.Pin, t.Schema = a.t.Returns, a.t.Params, a.t.Tables, a.t.Pin, a.t.Schema
 		t.Declare, t.Unknown, t.Copy, t.Unbound = a.t.Declare, a.t.Unknown, a.t.Copy, a.t.Unbound
 	}
@@ -123,7 +124,7 @@ func analyseHinted(snap *topology.Snapshot, env *Env, sql string, hint Hint) *Te
 	default:
 		t.keys = []keySet{{{origin: fromHash, hash: hint.Hash()}}}
 	}
-	return t
+	return t, len(t.Unknown) == 0, nil
 }
 
 // statement fills the Template of a whole statement.
@@ -179,23 +180,21 @@ func (a *analysis) finish() {
 			t.Reason = &Error{Code: codeNotSupported, Message: "the proxy does not know what this statement writes", Hint: hintComment}
 		}
 	case a.refusal != nil && a.unknownTable != "":
-		t.Kind, t.Reason, t.Combine = Syntax, a.refusal, false
+		t.Kind, t.Reason = Syntax, a.refusal
 	case a.refusal != nil:
-		t.Kind, t.Reason, t.Combine = Reject, a.refusal, false
+		t.Kind, t.Reason = Reject, a.refusal
 	}
 	if t.Kind == Reject || t.Kind == Syntax {
-		t.keys, t.rows = nil, nil
+		t.keys, t.rows, t.Combine = nil, nil, false
 	}
 }
 
 // refuse notes why the statement cannot be run exactly. A session that is bound to one shard
 // asked for that shard's answer, so nothing is refused there.
 func (a *analysis) refuse(e *Error) {
-	if a.env.Bound {
-		a.opaque = true
-		return
+	if !a.env.Bound {
+		a.reject(e)
 	}
-	a.reject(e)
 }
 
 // reject notes why the statement cannot be run at all.
@@ -220,11 +219,12 @@ func (a *analysis) diverge(why string) {
 	}
 }
 
-// count bounds the work and memory that one statement takes.
-func (a *analysis) count() {
+// count bounds the work and memory that one statement takes: false says to stop.
+func (a *analysis) count() bool {
 	if a.uses++; a.uses > maxReferences {
 		a.reject(&Error{Code: codeTooComplex, Message: fmt.Sprintf("statement is too complex: more than %d references to tables", maxReferences)})
 	}
+	return a.uses <= maxReferences
 }
 
 // mention adds a table to Template.Tables.

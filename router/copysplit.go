@@ -151,19 +151,19 @@ func (s *CopySplitter) take(data []byte, last bool, emit func(topology.KeyHash, 
 }
 
 // takeHeader keeps the header that data begins with, and gives its length, 0 for not yet.
-func (s *CopySplitter) takeHeader(data []byte, last bool) (int, error) {
-	var n int
-	var err error
+func (s *CopySplitter) takeHeader(data []byte, last bool) (size int, err error) {
+	send := 0
 	if s.stmt.Format == CopyBinary {
-		n, err = binaryHeader(data)
+		size, err = binaryHeader(data)
+		send = size
 	} else {
-		n, _, s.ended, err = s.format.row(data, last)
+		size, send, s.ended, err = s.format.row(data, last)
 	}
-	if n > 0 {
-		s.header = append([]byte(nil), data[:n]...)
+	if size > 0 {
+		s.header = append([]byte(nil), data[:send]...)
 		s.inRows = true
 	}
-	return n, err
+	return size, err
 }
 
 // hash is the hash of a row's key.

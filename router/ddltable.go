@@ -20,6 +20,9 @@ func (a *analysis) createTable(s *pg.CreateStmt) {
 		return
 	}
 	d := &definition{name: a.newName(s.Relation)}
+	if s.IfNotExists && a.schema.Tables[d.name] != nil {
+		return // nothing will be made
+	}
 	parent := a.inherited(s, d)
 	var constraints []*pg.Constraint
 	for _, n := range s.TableElts {

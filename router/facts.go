@@ -118,7 +118,8 @@ func (n *node) follow(rows rowset) {
 	}
 }
 
-// inQuery takes the fact of key IN (SELECT …), which is key = ANY (SELECT …) too.
+// inQuery takes the facts of key IN (SELECT …), which is key = ANY (SELECT …) too: the key has a
+// value of the query, and of the query only the rows with the key's value matter.
 func (a *analysis) inQuery(s *pg.SubLink, sc *scope, filtered sides) bool {
 	if s.SubLinkType != pg.SubLinkType_ANY_SUBLINK || len(s.OperName) > 0 && builtinOperator(s.OperName) != "=" {
 		return false
@@ -130,8 +131,14 @@ func (a *analysis) inQuery(s *pg.SubLink, sc *scope, filtered sides) bool {
 	rows := a.subquery(s, sc)
 	for i, k := range keys {
 		c, ok := sc.resolve(k)
-		if ok && c.removable(filtered) && !rows.open && len(rows.columns) == len(keys) {
+		if !ok || c.node == nil || rows.open || len(rows.columns) != len(keys) {
+			continue
+		}
+		if c.removable(filtered) {
 			c.node.follow(rowset{columns: rows.columns[i : i+1]})
+		}
+		if out := rows.columns[i]; out.filters && out.node.keyType == c.node.keyType {
+			out.node.follows = append(out.node.follows, c.node)
 		}
 	}
 	return true

@@ -80,7 +80,9 @@ func (a *analysis) once(sc *scope) *scope {
 
 // tableItem is a table, view or CTE in FROM.
 func (a *analysis) tableItem(v *pg.RangeVar, sc *scope) *item {
-	a.count()
+	if !a.count() {
+		return named(rowset{open: true}, v.Alias, v.Relname)
+	}
 	if v.Schemaname == "" {
 		if c := sc.ctes.find(v.Relname); c != nil {
 			return named(a.cte(c), v.Alias, v.Relname)

@@ -22,6 +22,14 @@ func (a *analysis) function(f *pg.FuncCall, sc *scope) {
 		return
 	}
 	fn, ok := a.schema.Functions[name]
+	if fn.Aggregate || f.AggStar || f.AggDistinct || f.AggWithinGroup || f.AggFilter != nil || f.AggOrder != nil {
+		if f.Over == nil {
+			a.aggregate(f, sc)
+		}
+		if !orderless[name] {
+			a.diverge("aggregate " + name + " may see the rows in another order on each shard")
+		}
+	}
 	if !ok {
 		if f.Funcformat == pg.CoercionForm_COERCE_SQL_SYNTAX {
 			return
@@ -31,17 +39,10 @@ func (a *analysis) function(f *pg.FuncCall, sc *scope) {
 		a.t.Write = true
 		return
 	}
-	if fn.Aggregate || f.AggStar || f.AggDistinct || f.AggWithinGroup || f.AggFilter != nil {
-		if f.Over == nil {
-			a.aggregate(f, sc)
-		}
-		if !orderless[name] {
-			a.diverge("aggregate " + name + " may see the rows in another order on each shard")
-		}
-	}
 	switch {
 	case fn.Volatility == topology.Immutable:
 	case !fn.Builtin && !harmlessExtension[name]:
+		a.t.Write = a.t.Write || fn.Volatility == topology.Volatile
 		a.refuse(&Error{Code: codeNotSupported,
 			Message: "function " + quoteName(name) + " may read or change rows that the proxy cannot see",
 			Hint:    "Declare it IMMUTABLE if it reads no table, or name the shard: " + hintComment})
@@ -124,6 +125,7 @@ func (a *analysis) special(f *pg.FuncCall, name string, sc *scope) bool {
 	case name == "set_config":
 		a.setConfig(f, sc)
 	case sequenceFunctions[name]:
+		a.t.Write = true
 		a.refuse(&Error{Code: codeNotSupported,
 			Message: "sequences are not shared between shards: " + name + "() would give the same numbers on each",
 			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid()."})
@@ -135,10 +137,12 @@ func (a *analysis) special(f *pg.FuncCall, name string, sc *scope) bool {
 	case name == "setseed":
 		a.t.Pin, a.t.Write = true, true
 	case administrative[name] || strings.HasPrefix(name, "pg_wal_replay_") || strings.HasPrefix(name, "pg_stat_reset"):
+		a.t.Write = true
 		a.refuse(&Error{Code: codeNotSupported,
 			Message: "function " + name + " acts on one server",
 			Hint:    "Connect to the node itself, or use the admin console (database shardproxy)."})
 	case hidden[name] || hasAnyPrefix(name, hiddenPrefixes):
+		a.t.Write = true
 		a.refuse(&Error{Code: codeNotSupported,
 			Message: "function " + name + " reads or changes data that the proxy cannot see",
 			Hint:    hintComment})
@@ -159,9 +163,9 @@ func (a *analysis) first(name string) {
 func (a *analysis) setConfig(f *pg.FuncCall, sc *scope) {
 	a.cacheable = false
 	a.t.Config = true
-	name, ok1 := text(arg(f, 0))
-	value, ok2 := text(arg(f, 1))
-	local, ok3 := boolean(arg(f, 2))
+	name, ok1 := textOf(arg(f, 0))
+	value, ok2 := textOf(arg(f, 1))
+	local, ok3 := booleanOf(arg(f, 2))
 	if !ok1 || !ok2 || !ok3 || len(f.Args) != 3 || !sc.level.top || len(sc.items) > 0 {
 		a.refuse(&Error{Code: codeNotSupported,
 			Message: "set_config is only supported with literal arguments and without FROM",
@@ -182,8 +186,8 @@ func arg(f *pg.FuncCall, i int) *pg.Node {
 	return nil
 }
 
-// text reads a text literal, which may be cast to text.
-func text(n *pg.Node) (string, bool) {
+// textOf reads a text literal, which may be cast to text.
+func textOf(n *pg.Node) (string, bool) {
 	if c := n.GetTypeCast(); c != nil {
 		if name, array := typeName(c.TypeName); array || keyTypeNamed(name) != topology.KeyText {
 			return "", false
@@ -197,8 +201,8 @@ func text(n *pg.Node) (string, bool) {
 	return s.Sval.Sval, true
 }
 
-// boolean reads a boolean literal.
-func boolean(n *pg.Node) (value, ok bool) {
+// booleanOf reads a boolean literal.
+func booleanOf(n *pg.Node) (value, ok bool) {
 	if c := n.GetTypeCast(); c != nil {
 		n = c.Arg
 	}

@@ -9,6 +9,10 @@ import (
 // levels of protobuf messages, of which Go reads 10,000.
 const maxDepth = 500
 
+// maxTotal bounds the tokens of a statement: the parser takes some 150 bytes for each, on the C
+// side and ours together.
+const maxTotal = 2_000_000
+
 // caseTokens is what one CASE counts: it takes four levels of protobuf messages, an operator two.
 const caseTokens = 4
 
@@ -46,8 +50,11 @@ type guardian struct {
 }
 
 func (g *guardian) run() *Error {
-	points, after := 0, tokEnd
+	points, total, after := 0, 0, tokEnd
 	for tok := g.next(); tok != tokEnd; tok = g.next() {
+		if total++; total > maxTotal {
+			return g.refuse(fmt.Sprintf("It has more than %d tokens.", maxTotal))
+		}
 		switch tok {
 		case tokPoint:
 			if points++; points > 3 { // a.b.c.d is one name
@@ -58,7 +65,7 @@ func (g *guardian) run() *Error {
 		case tokSelf:
 			g.self(g.sql[g.start])
 			if len(g.levels) > maxDepth {
-				return g.refuse("brackets")
+				return g.refuse(fmt.Sprintf("More than %d brackets hold each other.", maxDepth))
 			}
 		case tokWord:
 			if after != tokPoint {
@@ -69,7 +76,7 @@ func (g *guardian) run() *Error {
 			points = 0
 		}
 		if g.open > g.max {
-			return g.refuse("operators, casts, joins and brackets")
+			return g.tooDeep()
 		}
 		after = tok
 	}
@@ -77,7 +84,7 @@ func (g *guardian) run() *Error {
 		g.close()
 	}
 	if g.top().depth() > g.max {
-		return g.refuse("operators, casts, joins and brackets")
+		return g.tooDeep()
 	}
 	return nil
 }
@@ -173,12 +180,16 @@ func (g *guardian) word() {
 	}
 }
 
-func (g *guardian) refuse(what string) *Error {
+func (g *guardian) tooDeep() *Error {
+	return g.refuse(fmt.Sprintf("More than %d operators, casts, joins and brackets hold each other.", g.max))
+}
+
+func (g *guardian) refuse(detail string) *Error {
 	return &Error{
-		Code:     "54001",
+		Code:     codeTooComplex,
 		Message:  "stack depth limit exceeded",
-		Detail:   fmt.Sprintf("The statement nests too many %s: at most %d operators, casts and joins hold each other, and %d brackets.", what, g.max, maxDepth),
-		Hint:     "Use = ANY (ARRAY[…]), a VALUES list, or several statements.",
+		Detail:   detail,
+		Hint:     "Use = ANY (ARRAY[…]), a VALUES list, COPY, or several statements.",
 		Position: 1 + utf8.RuneCountInString(g.sql[:g.start]),
 	}
 }

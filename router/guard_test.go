@@ -192,6 +192,16 @@ func TestGuardLetsLongListsPass(t *testing.T) {
 	}
 }
 
+func TestGuardCountsAllTokens(t *testing.T) {
+	list := strings.Repeat("1,", maxTotal/2-1)
+	if err := guard("SELECT "+list+"1", true, 2000); err != nil {
+		t.Errorf("%d tokens: %v", maxTotal, err)
+	}
+	if err := guard("SELECT "+list+"1,1", true, 2000); err == nil || err.Code != "54001" {
+		t.Errorf("%d tokens: %v", maxTotal+2, err)
+	}
+}
+
 func TestTemplateLimits(t *testing.T) {
 	config := DefaultConfig()
 	config.MaxBytes = 1000

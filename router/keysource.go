@@ -67,7 +67,7 @@ func (a *analysis) constant(n *pg.Node, t topology.KeyType) (keySource, bool) {
 	case *pg.Node_AConst:
 		return a.literal(v.AConst, t)
 	case *pg.Node_ParamRef:
-		return keySource{origin: fromParam, keyType: t, index: v.ParamRef.Number - 1}, true
+		return keySource{origin: fromParam, keyType: t, index: v.ParamRef.Number - 1}, v.ParamRef.Number > 0
 	case *pg.Node_TypeCast:
 		name, array := typeName(v.TypeCast.TypeName)
 		if array || keyTypeNamed(name) != t {
@@ -113,7 +113,7 @@ func (a *analysis) literal(c *pg.A_Const, t topology.KeyType) (keySource, bool) 
 func (a *analysis) constants(n *pg.Node, t topology.KeyType) (keySet, bool) {
 	switch v := n.GetNode().(type) {
 	case *pg.Node_ParamRef:
-		return keySet{{origin: fromArrayParam, keyType: t, index: v.ParamRef.Number - 1}}, true
+		return keySet{{origin: fromArrayParam, keyType: t, index: v.ParamRef.Number - 1}}, v.ParamRef.Number > 0
 	case *pg.Node_AConst:
 		s, ok := a.literal(v.AConst, t)
 		if !ok || s.origin == fromNull {

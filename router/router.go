@@ -13,16 +13,16 @@ type Config struct {
 	// normal form, so that the bound is one of memory as well: about 1 KB each.
 	CacheEntries int
 	// MaxTokens bounds how deep a tree a statement's operators, casts, subscripts, joins and
-	// brackets can build (see guard). The C parser recurses over that tree; PostgreSQL's own
-	// answer to about 5,000 is 54001 as well.
+	// brackets can build (see guard). The C parser recurses over that tree; PostgreSQL
+	// itself gives 54001 at about 5,000.
 	MaxTokens int
-	// MaxBytes bounds a statement's text: the parse tree takes some fifty times as much.
+	// MaxBytes bounds a statement's text: of a long literal the parser makes some six copies.
 	MaxBytes int
 }
 
 // DefaultConfig has the limits that DESIGN.md section 10 gives reasons for.
 func DefaultConfig() Config {
-	return Config{CacheEntries: 20_000, MaxTokens: 2_000, MaxBytes: 8 << 20}
+	return Config{CacheEntries: 20_000, MaxTokens: 2_000, MaxBytes: 64 << 20}
 }
 
 // Validate reports the first limit that is out of bounds.
@@ -40,7 +40,7 @@ func (c Config) Validate() error {
 
 const (
 	maxTokensCeiling = 2_500    // 10,000 is protobuf's own limit of nesting; a token takes up to four
-	maxBytesCeiling  = 64 << 20 // 3 GB of parse tree
+	maxBytesCeiling  = 1 << 30  // PostgreSQL's own limit of a message
 )
 
 // Env is what a session's settings mean for the reading of a statement.

@@ -175,7 +175,8 @@ func (a *analysis) declare(s *pg.DeclareCursorStmt) {
 // unbound makes the statement one that only a session bound to one shard can run.
 func (a *analysis) unbound(why string) {
 	t := a.t
-	t.Kind, t.Pin, t.Write, t.Unbound, t.keys, t.rows = Any, true, true, why, nil, nil
+	t.Kind, t.Pin, t.Write, t.Combine, t.Unbound = Any, true, true, false, why
+	t.keys, t.rows = nil, nil
 	a.refusal = nil
 }
 

@@ -61,7 +61,7 @@ type loadedTable struct {
 }
 
 // Names that begin with pg_ are reserved for the system: pg_catalog, pg_toast, pg_temp_1 ….
-const userNamespace = `n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'`
+const userNamespace = `n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'shardproxy')`
 
 func (l *loader) readTables(ctx context.Context) error {
 	const query = `

@@ -63,10 +63,14 @@ func TestLoadTables(t *testing.T) {
 		{TableName: name("app", "Odd Name"), Kind: Sharded, KeyType: KeyUUID, Key: 0, Columns: []Column{
 			{Name: "user_id", Type: oidUUID, NotNull: true}, {Name: "sum", Type: oidInt4, Generated: true},
 		}},
-		{TableName: name("app", "mine"), Kind: View, Key: -1, Columns: []Column{{Name: "id", Type: oidInt8}, {Name: "email", Type: oidText}},
-			Definition: " SELECT p.id,\n    lower(u.email) AS email\n   FROM (public.projects p\n     JOIN public.users u ON ((u.id = p.creator_user_id)));"},
-		{TableName: name("public", "stored"), Kind: View, Stored: true, Key: -1, Columns: []Column{{Name: "count", Type: oidInt8}},
-			Definition: " SELECT count(*) AS count\n   FROM public.plans;"},
+		{
+			TableName: name("app", "mine"), Kind: View, Key: -1, Columns: []Column{{Name: "id", Type: oidInt8}, {Name: "email", Type: oidText}},
+			Definition: " SELECT p.id,\n    lower(u.email) AS email\n   FROM (public.projects p\n     JOIN public.users u ON ((u.id = p.creator_user_id)));",
+		},
+		{
+			TableName: name("public", "stored"), Kind: View, Stored: true, Key: -1, Columns: []Column{{Name: "count", Type: oidInt8}},
+			Definition: " SELECT count(*) AS count\n   FROM public.plans;",
+		},
 		{TableName: name("public", "child"), Kind: Sharded, KeyType: KeyInt, Columns: []Column{{Name: "user_id", Type: oidInt8}}},
 		{TableName: name("public", "ruled"), Kind: Sharded, KeyType: KeyInt, Triggers: true, Columns: []Column{{Name: "user_id", Type: oidInt8}}},
 		{TableName: name("public", "empty"), Kind: Reference, Key: -1},

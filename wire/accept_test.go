@@ -61,21 +61,34 @@ func TestAcceptStartup(t *testing.T) {
 		answer string
 	}{
 		"3.0": {startupPacket(0, "user", "u", "database", "d", "application_name", ""), Startup{
-			Major: 3, Params: map[string]string{"user": "u", "database": "d", "application_name": ""}}, ""},
+			Major: 3, Params: map[string]string{"user": "u", "database": "d", "application_name": ""},
+		}, ""},
 		"database defaults to user": {startupPacket(0, "user", "u"), Startup{
-			Major: 3, Params: map[string]string{"user": "u", "database": "u"}}, ""},
+			Major: 3, Params: map[string]string{"user": "u", "database": "u"},
+		}, ""},
 		"3.2": {startupPacket(2, "user", "u"), Startup{
-			Major: 3, Minor: 2, Params: map[string]string{"user": "u", "database": "u"}}, ""},
-		"newer minor": {startupPacket(9999, "user", "u"), Startup{
-			Major: 3, Minor: 2, Params: map[string]string{"user": "u", "database": "u"}},
-			"v\x00\x00\x00\x0c\x00\x03\x00\x02\x00\x00\x00\x00"},
-		"unknown options": {startupPacket(0, "_pq_.b", "1", "user", "u", "_pq_.a", "2"), Startup{
-			Major: 3, Params: map[string]string{"user": "u", "database": "u"}, Unrecognized: []string{"_pq_.a", "_pq_.b"}},
-			"v\x00\x00\x00\x1a\x00\x03\x00\x00\x00\x00\x00\x02_pq_.a\x00_pq_.b\x00"},
+			Major: 3, Minor: 2, Params: map[string]string{"user": "u", "database": "u"},
+		}, ""},
+		"newer minor": {
+			startupPacket(9999, "user", "u"),
+			Startup{
+				Major: 3, Minor: 2, Params: map[string]string{"user": "u", "database": "u"},
+			},
+			"v\x00\x00\x00\x0c\x00\x03\x00\x02\x00\x00\x00\x00",
+		},
+		"unknown options": {
+			startupPacket(0, "_pq_.b", "1", "user", "u", "_pq_.a", "2"),
+			Startup{
+				Major: 3, Params: map[string]string{"user": "u", "database": "u"}, Unrecognized: []string{"_pq_.a", "_pq_.b"},
+			},
+			"v\x00\x00\x00\x1a\x00\x03\x00\x00\x00\x00\x00\x02_pq_.a\x00_pq_.b\x00",
+		},
 		"SSL and GSS refused": {bytes.Join([][]byte{gssEncRequest, sslRequest, startupPacket(0, "user", "u")}, nil), Startup{
-			Major: 3, Params: map[string]string{"user": "u", "database": "u"}}, "NN"},
+			Major: 3, Params: map[string]string{"user": "u", "database": "u"},
+		}, "NN"},
 		"SSL before GSS": {bytes.Join([][]byte{sslRequest, gssEncRequest, startupPacket(0, "user", "u")}, nil), Startup{
-			Major: 3, Params: map[string]string{"user": "u", "database": "u"}}, "NN"},
+			Major: 3, Params: map[string]string{"user": "u", "database": "u"},
+		}, "NN"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := script(c.in, pipelined)

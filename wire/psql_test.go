@@ -156,7 +156,9 @@ func TestPsqlLogsIn(t *testing.T) {
 		}
 	})
 	t.Run("cancel through the relay", func(t *testing.T) {
-		testCancel(t, &ConnectConfig{Network: "tcp", Address: net.JoinHostPort("127.0.0.1", port), Host: "localhost", User: "u_trust",
-			Database: "app", TLS: ca.clientTLS(t, SSLVerifyFull)})
+		testCancel(t, &ConnectConfig{
+			Network: "tcp", Address: net.JoinHostPort("127.0.0.1", port), Host: "localhost", User: "u_trust",
+			Database: "app", TLS: ca.clientTLS(t, SSLVerifyFull),
+		})
 	})
 }

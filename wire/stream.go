@@ -369,10 +369,9 @@ func (s *Stream) Write(p []byte) {
 		s.out = append(s.takeOut(), p...)
 		return
 	}
-	if s.Flush(); s.werr != nil {
-		return
+	if s.Flush() == nil {
+		s.send(p)
 	}
-	s.send(p)
 }
 
 // Append gives the bytes to be sent for the caller to append to, and SetAppended takes them back.

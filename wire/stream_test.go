@@ -254,8 +254,12 @@ func TestSplitTag(t *testing.T) {
 		rows      int64
 		counted   bool
 	}{
-		{"SELECT 3", "SELECT", 3, true}, {"INSERT 0 12", "INSERT 0", 12, true}, {"BEGIN", "BEGIN", 0, false},
-		{"CREATE TABLE", "CREATE TABLE", 0, false}, {"", "", 0, false}, {"COPY 0", "COPY", 0, true},
+		{"SELECT 3", "SELECT", 3, true},
+		{"INSERT 0 12", "INSERT 0", 12, true},
+		{"BEGIN", "BEGIN", 0, false},
+		{"CREATE TABLE", "CREATE TABLE", 0, false},
+		{"", "", 0, false},
+		{"COPY 0", "COPY", 0, true},
 	} {
 		verb, rows, counted := SplitTag(test.tag)
 		if verb != test.verb || rows != test.rows || counted != test.counted {

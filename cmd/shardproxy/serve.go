@@ -68,7 +68,11 @@ func serve(ctx context.Context, file string, ready func()) error {
 		as := &proxy.User{ServerUser: c.Auth.QueryUser, ServerPassword: c.Auth.QueryPassword.Reveal()}
 		server.SetLookup(server.QueryUsers(c.Auth.Query, as, poolMode(c.Pool.Mode)))
 	}
-	server.Console = admin.NewConsole(server, admin.Config{AdminUsers: c.Admin.Users, StatsUsers: c.Admin.StatsUsers})
+	console := admin.NewConsole(admin.Config{
+		Version: version(), Database: c.Cluster.Database, PoolMode: poolMode(c.Pool.Mode), Limits: cfg.Pools, Users: cfg.Users,
+		AdminUsers: c.Admin.Users, StatsUsers: c.Admin.StatsUsers, Log: log,
+	}, server)
+	server.Console = console
 
 	listeners, err := listen(ctx, &c.Listen)
 	if err != nil {
@@ -84,10 +88,9 @@ func serve(ctx context.Context, file string, ready func()) error {
 	defer stop()
 	g, running := errgroup.WithContext(running)
 	if c.Admin.HTTP != "" {
-		h, err := admin.NewHTTP(admin.HTTPConfig{Address: c.Admin.HTTP, Ready: server.Ready}, server)
-		if err != nil {
-			return err
-		}
+		h := admin.NewHTTP(admin.HTTPConfig{
+			Address: c.Admin.HTTP, Pprof: c.Admin.Pprof, Metrics: admin.NewRegistry(server), NotReady: server.Ready, Log: log,
+		})
 		g.Go(func() error { return ignoreCanceled(h.Run(running)) })
 	}
 	if err := server.Start(ctx); err != nil {
@@ -100,6 +103,7 @@ func serve(ctx context.Context, file string, ready func()) error {
 		go reloadOnHangup(running, tls, log)
 	}
 	g.Go(func() error { return ignoreCanceled(server.Run(running)) })
+	g.Go(func() error { return ignoreCanceled(console.Run(running)) })
 	for _, l := range listeners {
 		g.Go(func() error { return server.Serve(running, l) })
 		log.Info("listening", "address", l.Addr().String())
@@ -259,6 +263,9 @@ func proxyConfig(c *config.Config, log *slog.Logger) (*proxy.Config, error) {
 	}
 	if c.Cluster.ServiceUser != "" {
 		cfg.Service = &proxy.User{ServerUser: c.Cluster.ServiceUser, ServerPassword: c.Cluster.ServicePassword.Reveal()}
+	}
+	if cfg.Service == nil {
+		return nil, errors.New("cluster.service_user is needed where there are no [[users]]")
 	}
 	return cfg, nil
 }

@@ -81,6 +81,10 @@ DELETE FROM ddl_projects WHERE creator_user_id = 77 AND id = 1
 
 SELECT count(*) FROM ddl_child WHERE user_id = 77
 
+CREATE TABLE ddl_short (user_id bigint REFERENCES ddl_moods, n int REFERENCES ddl_kinds)
+
+DROP TABLE ddl_short
+
 CREATE VIEW ddl_view AS SELECT creator_user_id, id, upper(title) AS title FROM ddl_projects
 
 INSERT INTO ddl_projects (id, creator_user_id, title) VALUES (5, 80, 'seen')

@@ -30,8 +30,10 @@ SELECT t FROM ins_rows WHERE user_id = -9223372036854775808
 
 SELECT t FROM ins_rows WHERE user_id = 0
 
+-- expect: either
 INSERT INTO ins_rows (user_id) VALUES (9223372036854775808)
 
+-- expect: either
 SELECT * FROM ins_rows WHERE user_id = 9223372036854775808
 
 -- rows: ordered
@@ -53,7 +55,17 @@ INSERT INTO ins_rows (user_id, t) VALUES (141, 'semi;colon'), (142, '-- no comme
 INSERT INTO ins_rows (user_id /* the key */, t) -- and a comment ; with a semicolon
 VALUES (150, 'commented' /* nested /* comment */ */)
 
-INSERT INTO ins_rows (user_id, t) VALUES ('151', 'quoted key'), ('152'::bigint, 'cast key'), (153::int, 'int key'), (CAST(154 AS smallint), 'cast'), (bigint '155', 'typed'), (+156, 'plus'), (- 157, 'minus') RETURNING user_id
+INSERT INTO ins_rows (user_id, t) VALUES ('151', 'quoted key'), ('152'::bigint, 'cast key') RETURNING user_id
+
+INSERT INTO ins_rows (user_id, t) VALUES (153::int, 'int key') RETURNING user_id
+
+INSERT INTO ins_rows (user_id, t) VALUES (CAST(154 AS smallint), 'cast') RETURNING user_id
+
+INSERT INTO ins_rows (user_id, t) VALUES (bigint '155', 'typed') RETURNING user_id
+
+INSERT INTO ins_rows (user_id, t) VALUES (+156, 'plus') RETURNING user_id
+
+INSERT INTO ins_rows (user_id, t) VALUES (- 157, 'minus') RETURNING user_id
 
 INSERT INTO ins_rows (user_id, t) VALUES (' 158 ', 'blanks around')
 
@@ -98,6 +110,7 @@ INSERT INTO ins_rows (user_id) VALUES (170, 1)
 
 INSERT INTO ins_rows (user_id, n) VALUES (170, 1/0)
 
+-- expect: either
 INSERT INTO ins_rows (user_id, user_id) VALUES (170, 171)
 
 INSERT INTO ins_rows (user_id, n) VALUES (172, 1), (173, 1/0)

@@ -32,6 +32,7 @@ SELECT u.email, p.name FROM users u LEFT JOIN projects p ON p.creator_user_id = 
 
 SELECT u.email, p.name FROM projects p RIGHT JOIN users u ON p.creator_user_id = u.id WHERE u.id = 4
 
+-- expect: either
 SELECT u.id, e.what FROM users u FULL JOIN events e ON e.user_id = u.id AND u.id = 1 WHERE u.id = 1 OR e.user_id = 1
 
 SELECT u.email, p.name FROM users u JOIN projects p ON p.creator_user_id = u.id AND u.id = 5
@@ -73,6 +74,7 @@ SELECT u.email, p.name FROM users u JOIN projects p ON p.creator_user_id = u.id
 
 SELECT u.email, p.name FROM users u LEFT JOIN projects p ON p.creator_user_id = u.id
 
+-- expect: either
 SELECT u.email, p.name FROM users u FULL JOIN projects p ON p.creator_user_id = u.id
 
 SELECT u.email, e.what FROM users u LEFT JOIN events e ON e.user_id = u.id AND u.id = 1

@@ -18,9 +18,17 @@ INSERT INTO ups AS u (user_id, slot) VALUES (1, 1) ON CONFLICT ON CONSTRAINT ups
 
 INSERT INTO ups (user_id, slot) VALUES (1, 1) ON CONFLICT (user_id, slot) DO UPDATE SET n = 0 WHERE ups.n > 1000 RETURNING n
 
+INSERT INTO ups (user_id, slot, t) VALUES (2, 1, 'x'), (3, 1, 'y'), (1, 1, 'z'), (4, 1, 'w') ON CONFLICT (user_id, slot) DO UPDATE SET t = excluded.t || '!'
+
+--- Over several shards nobody can tell which rows were kept out, nor put the others in order.
+
+-- expect: refused
 INSERT INTO ups (user_id, slot, t) VALUES (2, 1, 'x'), (3, 1, 'y'), (1, 1, 'z'), (4, 1, 'w') ON CONFLICT (user_id, slot) DO UPDATE SET t = excluded.t || '!' RETURNING user_id, t
 
-INSERT INTO ups (user_id, slot, t) VALUES (2, 1, 'x'), (9, 1, 'new') ON CONFLICT DO NOTHING RETURNING user_id
+INSERT INTO ups (user_id, slot, t) VALUES (2, 1, 'x'), (9, 1, 'new') ON CONFLICT DO NOTHING
+
+-- expect: refused
+INSERT INTO ups (user_id, slot, t) VALUES (2, 1, 'x'), (3, 1, 'x'), (10, 1, 'new'), (11, 1, 'new'), (12, 1, 'new') ON CONFLICT DO NOTHING RETURNING user_id
 
 INSERT INTO ups (user_id, slot) VALUES (2, 1), (2, 1) ON CONFLICT (user_id, slot) DO UPDATE SET n = 3
 

@@ -8,7 +8,7 @@ CREATE DOMAIN err_email AS text CHECK (VALUE LIKE '%@%')
 
 CREATE TABLE err (user_id bigint PRIMARY KEY, n int NOT NULL, pos int CHECK (pos > 0), code varchar(3), mail err_email, amount numeric(4, 2), UNIQUE (user_id, n))
 
-CREATE TABLE err_child (user_id bigint NOT NULL REFERENCES err ON DELETE RESTRICT, x int, EXCLUDE USING btree (user_id WITH =, x WITH =))
+CREATE TABLE err_child (user_id bigint NOT NULL REFERENCES err (user_id) ON DELETE RESTRICT, x int, EXCLUDE USING btree (user_id WITH =, x WITH =))
 
 CREATE TABLE err_ref (id int PRIMARY KEY, parent int REFERENCES err_ref)
 
@@ -62,6 +62,7 @@ SELECT n FROM err WHERE nosuch = 1
 
 SELECT n FROM err WHERE user_id = nosuch
 
+-- expect: either
 SELECT user_id FROM err a JOIN err b USING (user_id) JOIN err c ON true WHERE n = 1 AND user_id = 1
 
 SELECT nosuch(n) FROM err WHERE user_id = 1
@@ -190,6 +191,7 @@ SHOW nosuchparameter
 
 RESET nosuchparameter
 
+-- protocol: simple
 EXECUTE nosuchplan
 
 DEALLOCATE nosuchplan
@@ -198,12 +200,16 @@ FETCH FROM nosuchcursor
 
 CLOSE nosuchcursor
 
-DO $$ BEGIN RAISE EXCEPTION 'mine %', 42 USING ERRCODE = 'P0042', DETAIL = 'd', HINT = 'h'; END $$
+/* shardproxy: key=1 */ DO $$ BEGIN RAISE EXCEPTION 'mine %', 42 USING ERRCODE = 'P0042', DETAIL = 'd', HINT = 'h'; END $$
 
-DO $$ BEGIN RAISE WARNING 'careful'; RAISE NOTICE 'fyi'; RAISE INFO 'info'; END $$
+/* shardproxy: key=1 */ DO $$ BEGIN RAISE WARNING 'careful'; RAISE NOTICE 'fyi'; RAISE INFO 'info'; END $$
 
-DO $$ BEGIN ASSERT false, 'asserted'; END $$
+-- expect: refused
+DO $$ BEGIN ASSERT true; END $$
 
+/* shardproxy: key=1 */ DO $$ BEGIN ASSERT false, 'asserted'; END $$
+
+-- expect: refused
 SELECT pg_terminate_backend(NULL), pg_cancel_backend(NULL)
 
 SELECT $1

@@ -98,11 +98,11 @@ RESET IntervalStyle
 
 SET client_min_messages = 'error'
 
-DO $$ BEGIN RAISE NOTICE 'hidden'; END $$
+/* shardproxy: key=1 */ DO $$ BEGIN RAISE NOTICE 'hidden'; END $$
 
 SET client_min_messages = DEFAULT
 
-DO $$ BEGIN RAISE NOTICE 'shown'; END $$
+/* shardproxy: key=1 */ DO $$ BEGIN RAISE NOTICE 'shown'; END $$
 
 SET standard_conforming_strings = off
 

@@ -8,80 +8,106 @@ INSERT INTO prep VALUES (1, 1, 'a'), (1, 2, 'b'), (1, 3, 'c'), (2, 1, 'd'), (3, 
 
 PREPARE get (bigint) AS SELECT t FROM prep WHERE user_id = $1 ORDER BY id
 
+-- protocol: simple
 EXECUTE get(1)
 
+-- protocol: simple
 EXECUTE get(2)
 
+-- protocol: simple
 EXECUTE get('3')
 
+-- protocol: simple
 EXECUTE get(999)
 
+-- protocol: simple
 EXECUTE get(NULL)
 
+-- protocol: simple
 EXECUTE get
 
+-- protocol: simple
 EXECUTE get(1, 2)
 
+-- protocol: simple
 EXECUTE get('x')
 
 PREPARE get AS SELECT 1
 
 PREPARE put (bigint, int, text) AS INSERT INTO prep VALUES ($1, $2, $3) RETURNING t
 
+-- protocol: simple
 EXECUTE put(5, 1, 'it''s')
 
+-- protocol: simple
 EXECUTE put(5, 1, 'twice')
 
+-- protocol: simple
 EXECUTE put(6, 1, NULL)
 
 PREPARE untyped AS SELECT t FROM prep WHERE user_id = $1 AND id = $2
 
+-- protocol: simple
 EXECUTE untyped(1, 2)
 
 PREPARE plain AS SELECT 1 AS one
 
+-- protocol: simple
 EXECUTE plain
 
+-- protocol: simple
 EXECUTE plain()
 
 PREPARE bad AS SELECT nosuch FROM prep WHERE user_id = $1
 
+-- protocol: simple
 EXECUTE bad(1)
 
 PREPARE "Quoted Name" AS SELECT 'q'
 
+-- protocol: simple
 EXECUTE "Quoted Name"
 
+-- protocol: simple
 BEGIN
 
+-- protocol: simple
 EXECUTE get(1)
 
+-- protocol: simple
 EXECUTE put(7, 1, 'in a transaction')
 
+-- protocol: simple
 EXECUTE get(7)
 
+-- protocol: simple
 ROLLBACK
 
+-- protocol: simple
 EXECUTE get(7)
 
 SELECT name, statement, parameter_types FROM pg_prepared_statements WHERE name = 'nosuch'
 
 DEALLOCATE get
 
+-- protocol: simple
 EXECUTE get(1)
 
 DEALLOCATE PREPARE put
 
 DEALLOCATE ALL
 
+-- protocol: simple
 EXECUTE plain
 
 PREPARE again AS SELECT 2
 
+-- protocol: simple
 EXECUTE again
 
 DISCARD ALL
 
+-- protocol: simple
 EXECUTE again
 
 BEGIN
@@ -145,7 +171,6 @@ DECLARE u CURSOR FOR SELECT * FROM prep WHERE user_id = 2 FOR UPDATE
 
 FETCH u
 
--- expect: refused
 UPDATE prep SET t = 'where current' WHERE CURRENT OF u
 
 ROLLBACK

@@ -59,6 +59,7 @@ REINDEX TABLE util
 
 CLUSTER util USING util_pkey
 
+-- expect: either
 CHECKPOINT
 
 TRUNCATE util_ref
@@ -123,9 +124,9 @@ COMMIT
 
 SELECT pg_try_advisory_xact_lock(8816)
 
-DO $$ BEGIN PERFORM 1; END $$
+/* shardproxy: key=1 */ DO $$ BEGIN PERFORM 1; END $$
 
-DO LANGUAGE plpgsql $$ DECLARE x int; BEGIN x := 1/0; EXCEPTION WHEN division_by_zero THEN RAISE NOTICE 'caught'; END $$
+/* shardproxy: key=1 */ DO LANGUAGE plpgsql $$ DECLARE x int; BEGIN x := 1/0; EXCEPTION WHEN division_by_zero THEN RAISE NOTICE 'caught'; END $$
 
 CREATE SEQUENCE util_seq
 
@@ -135,8 +136,12 @@ DROP SEQUENCE util_seq
 
 CREATE PROCEDURE util_proc(x int) LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'called %', x; END $$
 
-CALL util_proc(5)
+/* shardproxy: key=1 */ CALL util_proc(5)
 
+-- expect: refused
+CALL util_proc(6)
+
+-- expect: either
 CALL util_nosuch(5)
 
 DROP PROCEDURE util_proc
@@ -158,10 +163,10 @@ SELECT util_sum(n) FROM util
 
 DROP AGGREGATE util_sum (int)
 
+-- expect: refused
 CREATE RULE util_rule AS ON DELETE TO util_ref DO INSTEAD NOTHING
 
-DROP RULE util_rule ON util_ref
-
+-- expect: either
 LOAD 'nosuchlibrary'
 
 DROP TABLE util, util_ref

@@ -93,7 +93,7 @@ SAVEPOINT mul_s; SELECT 1
 
 BEGIN; SAVEPOINT a; INSERT INTO mul VALUES (30, 1); ROLLBACK TO a; INSERT INTO mul VALUES (31, 1); COMMIT; SELECT user_id FROM mul WHERE user_id IN (30, 31)
 
-DO $$ BEGIN RAISE NOTICE 'one; two'; END $$; SELECT 1
+/* shardproxy: key=1 */ DO $$ BEGIN RAISE NOTICE 'one; two'; END $$
 
 SELECT 1; COPY mul FROM STDIN; SELECT user_id FROM mul WHERE user_id = 40
 -- data:
@@ -102,7 +102,7 @@ SELECT 1; COPY mul FROM STDIN; SELECT user_id FROM mul WHERE user_id = 40
 
 COPY mul TO STDOUT; SELECT 1
 
-CREATE FUNCTION mul_atomic() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT mul_atomic(); DROP FUNCTION mul_atomic
+CREATE FUNCTION mul_atomic() RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT mul_atomic(); DROP FUNCTION mul_atomic
 
 -- expect: refused
 SELECT 1; SELECT count(*) FROM mul; INSERT INTO mul VALUES (50, 1)

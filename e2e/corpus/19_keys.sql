@@ -48,6 +48,7 @@ SELECT v FROM key_text WHERE user_id = E'tab\t'
 
 SELECT v FROM key_text WHERE user_id = E'\u65e5\u672c'
 
+-- expect: either
 SELECT v FROM key_text WHERE user_id = U&'\65e5\672c'
 
 SELECT v FROM key_text WHERE user_id = 'an' 'n'
@@ -103,9 +104,8 @@ SELECT v FROM key_varchar WHERE user_id = $1
 
 INSERT INTO key_varchar VALUES ('longer than thirty characters is refused', 9)
 
+-- expect: refused
 INSERT INTO key_varchar VALUES ('longer than thirty characters'::varchar(6), 9) RETURNING user_id
-
-SELECT v FROM key_varchar WHERE user_id = 'longer'
 
 --- Blanks beyond the length are cut when they are stored, so before they are hashed.
 
@@ -151,6 +151,7 @@ SELECT v FROM key_int WHERE user_id = -2147483648
 
 SELECT v FROM key_int WHERE user_id = 2147483648
 
+-- expect: either
 SELECT v FROM key_int WHERE user_id = 9999999999999999999999
 
 SELECT v FROM key_int WHERE user_id = 1::smallint
@@ -171,6 +172,7 @@ SELECT v FROM key_int WHERE user_id = '1.0'
 
 SELECT v FROM key_int WHERE user_id = '  1  '
 
+-- expect: either
 SELECT v FROM key_int WHERE user_id = '0x1'
 
 SELECT v FROM key_int WHERE user_id = '+1'

@@ -266,7 +266,7 @@ func (k *checker) limits(l *Limits) {
 	if l.MessageBytes > 0 {
 		k.between("limits.query_bytes", l.QueryBytes, 1<<10, l.MessageBytes)
 	}
-	k.between("limits.parser_tokens", l.ParserTokens, 100, 5000)
+	k.between("limits.parser_tokens", l.ParserTokens, 100, 2500)
 	k.between("limits.plan_cache_entries", l.PlanCacheEntries, 1, maxCount)
 	k.between("limits.prepared_statements", l.PreparedStatements, 1, maxCount)
 }

@@ -48,6 +48,7 @@ type Admin struct {
 	HTTP       string   `toml:"http"`
 	Users      []string `toml:"users"`
 	StatsUsers []string `toml:"stats_users"`
+	Pprof      bool     `toml:"pprof"`
 }
 
 // Auth says who may come in, and how they prove who they are.

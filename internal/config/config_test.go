@@ -212,7 +212,7 @@ func TestCheckReports(t *testing.T) {
 		{"table twice", minimal + "[tables]\nexplicit = [\"t.a\", \"public.t.b\"]", "f.toml:9: tables.explicit: a table is listed twice"},
 		{"table of both kinds", minimal + "[tables]\nexplicit = [\"t.a\"]\nreference = [\"t\"]", "f.toml:10: tables.reference[0]: table public.t is in tables.explicit too"},
 		{"unlisted", minimal + "[tables]\nunlisted = \"ignore\"", "f.toml:9: tables.unlisted:"},
-		{"limits", minimal + "[limits]\nparser_tokens = 100000", "f.toml:9: limits.parser_tokens: 100000 is not between 100 and 5000"},
+		{"limits", minimal + "[limits]\nparser_tokens = 100000", "f.toml:9: limits.parser_tokens: 100000 is not between 100 and 2500"},
 		{"sslmode", minimal + "[server_tls]\nsslmode = \"verify-full\"", "f.toml:8: server_tls.root_cert: is missing"},
 		{"log", minimal + "[log]\nlevel = \"loud\"", "f.toml:9: log.level:"},
 		{"dotted keys", "log.format = \"xml\"" + minimal, "f.toml:1: log.format:"},

@@ -30,7 +30,7 @@ func Default() *Config {
 			IdleTimeout:        Duration{10 * time.Minute},
 			Lifetime:           Duration{time.Hour},
 			CheckAfter:         Duration{time.Second}, // one system call; a server that restarts takes longer
-			PreparedStatements: 500, // a plan kept by PostgreSQL takes tens of KB
+			PreparedStatements: 500,                   // a plan kept by PostgreSQL takes tens of KB
 		},
 		Limits: Limits{
 			MessageBytes:       1<<30 - 1, // PostgreSQL takes no longer message

@@ -166,9 +166,6 @@ func (k *checker) cluster(c *Cluster) {
 	if c.Database == adminDatabase {
 		k.addf("cluster.database", "%q is the admin console's", adminDatabase)
 	}
-	if c.ServiceUser == "" && len(k.config.Users) == 0 {
-		k.addf("cluster.service_user", "is needed where there are no [[users]]")
-	}
 }
 
 func (k *checker) shards(shards []Shard) {
