@@ -68,7 +68,7 @@ func plannable(sql string, stdStrings bool) bool {
 	lx := lexer{sql: sql, std: stdStrings}
 	switch lx.next() {
 	case tokWord:
-		return plannableWord(packed(sql, lx.start, lx.pos), lx.pos-lx.start)
+		return plannableWord(lx.letters, lx.pos-lx.start)
 	case tokSelf:
 		return sql[lx.start] == '('
 	}
@@ -178,10 +178,11 @@ func (n *normaliser) self() {
 // word writes an unquoted word in lower case, and looks out for those behind which literals
 // change the plan.
 func (n *normaliser) word() {
-	w, size := packed(n.sql, n.start, n.pos), n.pos-n.start
+	w, size := n.letters, n.pos-n.start
 	binary.LittleEndian.PutUint64(n.key[n.size:], w)
-	for i := n.start + 8; i < n.pos; i += 8 {
-		binary.LittleEndian.PutUint64(n.key[n.size+i-n.start:], packed(n.sql, i, n.pos))
+	for i := 8; i < size; i += 8 {
+		rest, _ := packed(n.sql, n.start+i)
+		binary.LittleEndian.PutUint64(n.key[n.size+i:], rest)
 	}
 	n.size += size
 	if !n.begun {
@@ -213,7 +214,7 @@ func (n *normaliser) word() {
 	}
 }
 
-// Words of up to eight letters as packed gives them, the first letter lowest.
+// Words of up to eight letters, as lexer.letters has them.
 const (
 	wordWith     = 'w' | 'i'<<8 | 't'<<16 | 'h'<<24
 	wordFrom     = 'f' | 'r'<<8 | 'o'<<16 | 'm'<<24
@@ -252,35 +253,6 @@ func plannableWord(w uint64, size int) bool {
 		return size == 9
 	}
 	return false
-}
-
-// packed is the first eight bytes of sql[start:end] in lower case, the first one lowest; the
-// bytes that a shorter word lacks are 0.
-func packed(sql string, start, end int) uint64 {
-	size := end - start
-	if start+8 > len(sql) {
-		var w uint64
-		for i := end - 1; i >= start; i-- {
-			w = w<<8 | uint64(sql[i])
-		}
-		return lower8(w)
-	}
-	s := sql[start : start+8]
-	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	if size < 8 {
-		w &= 1<<(8*size) - 1
-	}
-	return lower8(w)
-}
-
-// lower8 puts the ASCII capitals among eight bytes in lower case. A byte's high bit tells:
-// adding 0x3f carries into it from 'A' on, adding 0x25 from 'Z'+1 on.
-func lower8(w uint64) uint64 {
-	const each = 0x0101010101010101
-	low := w &^ (0x80 * each)
-	capital := (low + 0x3f*each) &^ (low + 0x25*each) &^ w & (0x80 * each)
-	return w | capital>>2
 }
 
 func lower(c byte) byte {
