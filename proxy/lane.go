@@ -352,6 +352,9 @@ func (s *Session) lost(l *lane, err error) error {
 		err = errors.New("the server closed the connection unexpectedly")
 	}
 	l.be.Broken = true
+	if s.tx.open && l.begun {
+		s.tx.failed, s.tx.doomed = true, true
+	}
 	l.expect, l.next, l.parsing = l.expect[:0], 0, l.parsing[:0]
 	l.pinned = false
 	s.drop(l)

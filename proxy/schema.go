@@ -3,21 +3,16 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
-	"time"
 
 	"shardproxy/backend"
+	"shardproxy/router"
 	"shardproxy/topology"
 )
 
-// unknownEvery bounds how often a statement that names something unknown makes the schema be read again.
-const unknownEvery = time.Second
-
-// schemaKeeper reads the schema, one reader at a time.
-type schemaKeeper struct {
-	mu   sync.Mutex // held while the schema is read; guards read
-	read time.Time
-}
+// schemaKeeper lets one session at a time read the schema.
+type schemaKeeper struct{ mu sync.Mutex }
 
 // learn reads from the first shard what a fresh backend reports, and the schema.
 func (s *Server) learn(ctx context.Context) error {
@@ -58,36 +53,43 @@ func (s *Server) readSchema(ctx context.Context, c *backend.Conn) error {
 	}
 }
 
-// reloadSchema reads the schema again.
-func (s *Server) reloadSchema(ctx context.Context) error {
+// reloadSchema reads the schema again, unless somebody has done so since the caller loaded seen.
+func (s *Server) reloadSchema(ctx context.Context, seen *topology.Snapshot) error {
 	s.schema.mu.Lock()
 	defer s.schema.mu.Unlock()
-	return s.reloadLocked(ctx)
-}
-
-func (s *Server) reloadLocked(ctx context.Context) error {
+	if s.snapshot.Load() != seen {
+		return nil
+	}
 	var waiter backend.Waiter
-	pool := s.poolOf(s.cfg.Service, s.snapshot.Load(), 0)
+	pool := s.poolOf(s.cfg.Service, seen, 0)
 	c, err := pool.Acquire(ctx, &waiter)
 	if err != nil {
 		return err
 	}
 	defer pool.Release(c)
-	s.schema.read = time.Now()
 	return s.readSchema(ctx, c)
 }
 
-// schemaMayHaveChanged reads the schema again where something is unknown in seen, unless that was just done.
-// It says whether there is a newer snapshot now.
-func (s *Server) schemaMayHaveChanged(ctx context.Context, seen *topology.Snapshot) bool {
-	s.schema.mu.Lock()
-	defer s.schema.mu.Unlock()
-	if s.snapshot.Load() == seen && time.Since(s.schema.read) > unknownEvery {
-		if err := s.reloadLocked(ctx); err != nil {
-			s.cfg.Log.Warn("the schema could not be read again", "error", err)
-		}
+// unknown plans a statement that names what the schema does not hold. It may have been made behind our back, so
+// it must not run anywhere before the schema has been read again. A shard is asked first, which costs less: mostly the
+// name is wrong, and the shard says so.
+func (s *Session) unknown(ctx context.Context, t *router.Template, sql string) (*router.Template, error) {
+	sql = strings.Clone(sql)
+	if t.Kind == router.All || t.Kind == router.AllBare {
+		return t, nil // every shard does it, whatever it is
 	}
-	return s.snapshot.Load() != seen
+	if err := s.parseOnly(ctx, sql); err != nil {
+		return nil, err
+	}
+	if s.own != nil {
+		if err := s.readOwnSchema(ctx); err != nil {
+			return nil, err
+		}
+	} else if err := s.srv.reloadSchema(ctx, s.snap); err != nil {
+		return nil, err
+	}
+	s.snap = s.topology()
+	return s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
 }
 
 func (s *Server) poolOf(u *User, snap *topology.Snapshot, shard topology.ShardID) *backend.Pool {

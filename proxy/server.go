@@ -175,9 +175,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			left := len(s.sessions)
 			for _, c := range s.sessions {
 				_ = c.client.Conn().Close()
+				c.laneMu.Lock()
 				for _, l := range c.lanes {
 					_ = l.be.Stream.Conn().Close()
 				}
+				c.laneMu.Unlock()
 			}
 			s.mu.Unlock()
 			<-done

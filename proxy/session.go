@@ -241,7 +241,7 @@ func (s *Session) ready(ctx context.Context) {
 		t.transactions.Add(1)
 		if s.schemaChanged {
 			s.schemaChanged, s.own = false, nil
-			if err := s.srv.reloadSchema(ctx); err != nil {
+			if err := s.srv.reloadSchema(ctx, s.srv.snapshot.Load()); err != nil {
 				s.log.Warn("the schema could not be read after a change", "error", err)
 			}
 		}
@@ -336,19 +336,14 @@ func (s *Session) complete(tag string) {
 
 func (s *Session) shardName(id topology.ShardID) string { return s.routes.snap.Shards[id].Name }
 
-// template plans a statement with the newest snapshot. Where the statement names something unknown,
-// the schema is read again first: it may have been made behind our back.
+// template plans a statement with the newest snapshot.
 func (s *Session) template(ctx context.Context, sql string) (*router.Template, error) {
 	s.snap = s.topology()
 	t, err := s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
-	if err != nil {
-		return nil, err
+	if err != nil || len(t.Unknown) == 0 || s.bound != unbound || s.tx.failed {
+		return t, err
 	}
-	if len(t.Unknown) > 0 && s.own == nil && s.srv.schemaMayHaveChanged(ctx, s.snap) {
-		s.snap = s.topology()
-		return s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
-	}
-	return t, nil
+	return s.unknown(ctx, t, sql)
 }
 
 // Cancel asks the shards that work for the session to stop. It is called from another goroutine.

@@ -324,21 +324,32 @@ func (s *Session) afterwards(ctx context.Context, t *router.Template, shards []t
 
 // syntax lets a shard say what is wrong with a text that our grammar does not know. It is parsed there, never run.
 func (s *Session) syntax(ctx context.Context, sql string) error {
+	if err := s.parseOnly(ctx, sql); err != nil {
+		return err
+	}
+	return wire.Errorf(wire.CodeFeatureNotSupported, "this statement is newer than the grammar of shardproxy").
+		WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")
+}
+
+// parseOnly lets a shard parse and analyse a statement without running it.
+func (s *Session) parseOnly(ctx context.Context, sql string) error {
+	if err := s.drainAll(); err != nil {
+		return err
+	}
 	l, err := s.lane(ctx, s.anyShard())
 	if err != nil {
 		return err
 	}
+	fresh := l.synced
 	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, "", sql, nil) })
 	l.await(parseHidden)
 	l.be.Unnamed = 0
 	err = s.drain(l)
-	if err == nil {
-		err = wire.Errorf(wire.CodeFeatureNotSupported, "this statement is newer than the grammar of shardproxy").
-			WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")
-	}
-	l.sync()
-	if e := s.drain(l); e != nil && err == nil {
-		err = e
+	if fresh { // nothing of a pipeline is undone or committed by it
+		l.sync()
+		if e := s.drain(l); e != nil && err == nil {
+			err = e
+		}
 	}
 	return err
 }

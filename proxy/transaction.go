@@ -22,6 +22,7 @@ import (
 // statement or pipeline that writes on several shards.
 type transaction struct {
 	open, failed, implicit bool
+	doomed                 bool     // a shard that took part has been lost: nothing but ROLLBACK can follow
 	log                    []logged // what a lane that joins must be told, oldest first
 	before                 *backend.Settings
 	cursors                map[string]topology.ShardID
@@ -35,14 +36,14 @@ type logged struct {
 }
 
 func (t *transaction) begin(sql string, settings *backend.Settings) {
-	t.open, t.failed, t.implicit = true, false, false
+	t.open, t.failed, t.implicit, t.doomed = true, false, false, false
 	t.log = append(t.log[:0], logged{sql: sql})
 	t.before = settings
 	clear(t.cursors)
 }
 
 func (t *transaction) end() {
-	t.open, t.failed, t.implicit, t.before = false, false, false, nil
+	t.open, t.failed, t.implicit, t.doomed, t.before = false, false, false, false, nil
 	t.log = t.log[:0]
 }
 
@@ -330,6 +331,9 @@ func (s *Session) savepoint(t *router.Template, sql string) error {
 	}
 	if s.tx.failed && verb != router.RollbackTo {
 		return errAborted()
+	}
+	if s.tx.doomed {
+		return errAborted().WithHint("A shard of this transaction was lost: ROLLBACK, and try again.")
 	}
 	at := s.tx.savepoint(t.Tx.Name)
 	if verb != router.Savepoint && at < 0 {
