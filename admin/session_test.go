@@ -29,8 +29,10 @@ func wantError(t testing.TB, err error, severity, code string) *pgconn.PgError {
 
 func TestRoles(t *testing.T) {
 	c := startConsole(t, testConfig())
-	c.verbs = append(c.verbs, verb{name: "TOUCH", role: RoleAdmin, fields: fields("done#"),
-		rows: func(*Console) [][]any { return [][]any{{int64(1)}} }})
+	c.verbs = append(c.verbs, verb{
+		name: "TOUCH", role: RoleAdmin, fields: fields("done#"),
+		rows: func(*Console) [][]any { return [][]any{{int64(1)}} },
+	})
 
 	_, err := pgconn.Connect(testContext(t), c.dsn("app"))
 	if e := wantError(t, err, "FATAL", wire.CodeInsufficientPrivilege); !strings.Contains(e.Hint, "stats_users") {
@@ -224,37 +226,68 @@ func TestExtended(t *testing.T) {
 		want     string // to the last Sync
 	}{
 		{"one row", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), bind("", ""), execute("", 0), sync}, "1 2 D C ZI"},
-		{"describe", []pgproto3.FrontendMessage{parse("a", "SHOW EPOCH"), &pgproto3.Describe{ObjectType: 'S', Name: "a"}, bind("p", "a"),
-			&pgproto3.Describe{ObjectType: 'P', Name: "p"}, parse("b", "SET x = 1"), &pgproto3.Describe{ObjectType: 'S', Name: "b"}, sync},
-			"1 t T 2 T 1 t n ZI"},
-		{"row limits", []pgproto3.FrontendMessage{parse("", "SHOW RANGES"), bind("", ""), execute("", 2), execute("", 1), execute("", 1), sync},
-			"1 2 D D s D s C ZI"},
+		{
+			"describe",
+			[]pgproto3.FrontendMessage{
+				parse("a", "SHOW EPOCH"), &pgproto3.Describe{ObjectType: 'S', Name: "a"}, bind("p", "a"),
+				&pgproto3.Describe{ObjectType: 'P', Name: "p"}, parse("b", "SET x = 1"), &pgproto3.Describe{ObjectType: 'S', Name: "b"}, sync,
+			},
+			"1 t T 2 T 1 t n ZI",
+		},
+		{
+			"row limits",
+			[]pgproto3.FrontendMessage{parse("", "SHOW RANGES"), bind("", ""), execute("", 2), execute("", 1), execute("", 1), sync},
+			"1 2 D D s D s C ZI",
+		},
 		{"portal is done", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), bind("", ""), execute("", 0), execute("", 0), sync}, "1 2 D C C ZI"},
 		{"act is done", []pgproto3.FrontendMessage{parse("", "SET x = 1"), bind("", ""), execute("", 0), execute("", 0), sync}, "1 2 C EE55000 ZI"},
 		{"empty", []pgproto3.FrontendMessage{parse("", " -- "), &pgproto3.Describe{ObjectType: 'S'}, bind("", ""), execute("", 0), sync}, "1 t n 2 I ZI"},
-		{"pipeline", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), bind("", ""), execute("", 0), parse("", "SHOW VERSION"), bind("", ""), execute("", 0), sync},
-			"1 2 D C 1 2 D C ZI"},
-		{"skips to Sync", []pgproto3.FrontendMessage{parse("", "SHOW NOTHING"), bind("", ""), &pgproto3.Describe{ObjectType: 'P'}, execute("", 0),
-			&pgproto3.Close{ObjectType: 'S'}, sync}, "EE42601 ZI"},
+		{
+			"pipeline",
+			[]pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), bind("", ""), execute("", 0), parse("", "SHOW VERSION"), bind("", ""), execute("", 0), sync},
+			"1 2 D C 1 2 D C ZI",
+		},
+		{"skips to Sync", []pgproto3.FrontendMessage{
+			parse("", "SHOW NOTHING"), bind("", ""), &pgproto3.Describe{ObjectType: 'P'}, execute("", 0),
+			&pgproto3.Close{ObjectType: 'S'}, sync,
+		}, "EE42601 ZI"},
 		{"portal ends at Sync", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), bind("p", ""), sync, execute("p", 0), sync}, "1 2 ZI EE34000 ZI"},
-		{"portal lives in a transaction", []pgproto3.FrontendMessage{&pgproto3.Query{String: "BEGIN"}, parse("", "SHOW RANGES"), bind("p", ""), execute("p", 1), sync,
-			execute("p", 0), sync, &pgproto3.Query{String: "COMMIT"}, execute("p", 0), sync}, "C ZT 1 2 D s ZT D D C ZT C ZI EE34000 ZI"},
-		{"failed transaction", []pgproto3.FrontendMessage{parse("e", "SHOW EPOCH"), &pgproto3.Query{String: "BEGIN"}, bind("p", "e"), bind("", "none"), sync, parse("", "SHOW EPOCH"), sync,
-			bind("", "e"), sync, execute("p", 0), sync, parse("", "ROLLBACK"), bind("", ""), execute("", 0), sync},
-			"1 C ZT 2 EE26000 ZE EE25P02 ZE EE25P02 ZE EE25P02 ZE 1 2 C ZI"},
+		{"portal lives in a transaction", []pgproto3.FrontendMessage{
+			&pgproto3.Query{String: "BEGIN"}, parse("", "SHOW RANGES"), bind("p", ""), execute("p", 1), sync,
+			execute("p", 0), sync, &pgproto3.Query{String: "COMMIT"}, execute("p", 0), sync,
+		}, "C ZT 1 2 D s ZT D D C ZT C ZI EE34000 ZI"},
+		{
+			"failed transaction",
+			[]pgproto3.FrontendMessage{
+				parse("e", "SHOW EPOCH"), &pgproto3.Query{String: "BEGIN"}, bind("p", "e"), bind("", "none"), sync, parse("", "SHOW EPOCH"), sync,
+				bind("", "e"), sync, execute("p", 0), sync, parse("", "ROLLBACK"), bind("", ""), execute("", 0), sync,
+			},
+			"1 C ZT 2 EE26000 ZE EE25P02 ZE EE25P02 ZE EE25P02 ZE 1 2 C ZI",
+		},
 		{"warnings", []pgproto3.FrontendMessage{parse("", "COMMIT"), bind("", ""), execute("", 0), sync}, "1 2 N C ZI"},
-		{"close", []pgproto3.FrontendMessage{parse("a", "SHOW EPOCH"), &pgproto3.Close{ObjectType: 'S', Name: "a"}, &pgproto3.Close{ObjectType: 'P', Name: "none"}, bind("", "a"), sync},
-			"1 3 3 EE26000 ZI"},
+		{
+			"close",
+			[]pgproto3.FrontendMessage{parse("a", "SHOW EPOCH"), &pgproto3.Close{ObjectType: 'S', Name: "a"}, &pgproto3.Close{ObjectType: 'P', Name: "none"}, bind("", "a"), sync},
+			"1 3 3 EE26000 ZI",
+		},
 		{"twice", []pgproto3.FrontendMessage{parse("a", "SHOW EPOCH"), parse("a", "SHOW EPOCH"), sync, bind("p", "a"), bind("p", "a"), sync}, "1 EE42P05 ZI 2 EE42P03 ZI"},
 		{"several commands", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH; SHOW EPOCH"), sync}, "EE42601 ZI"},
 		{"unterminated", []pgproto3.FrontendMessage{parse("", "SHOW 'x"), sync}, "EE42601 ZI"},
-		{"unknown", []pgproto3.FrontendMessage{&pgproto3.Describe{ObjectType: 'S', Name: "x"}, sync, &pgproto3.Describe{ObjectType: 'P', Name: "x"}, sync, execute("x", 0), sync},
-			"EE26000 ZI EE34000 ZI EE34000 ZI"},
+		{
+			"unknown",
+			[]pgproto3.FrontendMessage{&pgproto3.Describe{ObjectType: 'S', Name: "x"}, sync, &pgproto3.Describe{ObjectType: 'P', Name: "x"}, sync, execute("x", 0), sync},
+			"EE26000 ZI EE34000 ZI EE34000 ZI",
+		},
 		{"parameter", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), &pgproto3.Bind{Parameters: [][]byte{[]byte("1")}}, sync}, "1 EE08P01 ZI"},
-		{"formats", []pgproto3.FrontendMessage{parse("", "SHOW LISTS"), &pgproto3.Bind{ResultFormatCodes: []int16{0, 1, 0}}, sync,
-			&pgproto3.Bind{ResultFormatCodes: []int16{2}}, sync, &pgproto3.Bind{ResultFormatCodes: []int16{0, 1}}, sync}, "1 EE08P01 ZI EE22023 ZI 2 ZI"},
-		{"deallocate", []pgproto3.FrontendMessage{parse("Ab", "SHOW EPOCH"), &pgproto3.Query{String: `DEALLOCATE ab`}, &pgproto3.Query{String: `DEALLOCATE "Ab"`}, bind("", "Ab"), sync},
-			"1 EE26000 ZI C ZI EE26000 ZI"},
+		{"formats", []pgproto3.FrontendMessage{
+			parse("", "SHOW LISTS"), &pgproto3.Bind{ResultFormatCodes: []int16{0, 1, 0}}, sync,
+			&pgproto3.Bind{ResultFormatCodes: []int16{2}}, sync, &pgproto3.Bind{ResultFormatCodes: []int16{0, 1}}, sync,
+		}, "1 EE08P01 ZI EE22023 ZI 2 ZI"},
+		{
+			"deallocate",
+			[]pgproto3.FrontendMessage{parse("Ab", "SHOW EPOCH"), &pgproto3.Query{String: `DEALLOCATE ab`}, &pgproto3.Query{String: `DEALLOCATE "Ab"`}, bind("", "Ab"), sync},
+			"1 EE26000 ZI C ZI EE26000 ZI",
+		},
 		{"a query ends skipping", []pgproto3.FrontendMessage{bind("", "none"), &pgproto3.Query{String: "SELECT 1"}}, "EE26000 T D C ZI"},
 		{"function call", []pgproto3.FrontendMessage{&pgproto3.FunctionCall{}, &pgproto3.CopyDone{}, sync}, "EE0A000 ZI ZI"},
 		{"terminate", []pgproto3.FrontendMessage{&pgproto3.Terminate{}}, "EOF"},

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -13,8 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"context"
 
 	"shardproxy/proxy"
 	"shardproxy/topology"

@@ -11,7 +11,7 @@ import (
 
 var (
 	exactSeed  = flag.Uint64("exact.seed", 7, "seed of TestRandomQueriesAreExact")
-	exactCount = flag.Int("exact.count", 1500, "number of queries of TestRandomQueriesAreExact")
+	exactCount = flag.Int("exact.count", 600, "number of queries of TestRandomQueriesAreExact")
 )
 
 // TestRandomQueriesAreExact makes queries of joins, sub-queries and conditions on keys, and compares

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"math/bits"
 	"strings"
 	"unsafe"
 )
@@ -43,14 +42,13 @@ func (t token) literal() bool { return t <= tokNational }
 //	for tok := lx.next(); tok != tokEnd; tok = lx.next() { … sql[lx.start:lx.pos] … }
 type lexer struct {
 	sql     string
-	std     bool   // standard_conforming_strings
-	pos     int    // end of the token, where the next one is looked for
-	start   int    // of the token
-	signs   int    // the + and - before this position are operators of one character each
-	letters uint64 // the first eight letters of a word, as packed gives them
-	blank   bool   // blanks or comments stand before the token
-	slashed bool   // the token is '…' or N'…' with a backslash escape in it
-	hint    Span   // of the inside of the first hint comment, behind "shardproxy:"
+	std     bool // standard_conforming_strings
+	pos     int  // end of the token, where the next one is looked for
+	start   int  // of the token
+	signs   int  // the + and - before this position are operators of one character each
+	blank   bool // blanks or comments stand before the token
+	slashed bool // the token is '…' or N'…' with a backslash escape in it
+	hint    Span // of the inside of the first hint comment, behind "shardproxy:"
 }
 
 // Classes of bytes by what they can begin.
@@ -210,19 +208,14 @@ func (lx *lexer) comment(i int) int {
 	return -1
 }
 
-// word reads the identifier at i, eight bytes at a time.
 func (lx *lexer) word(i int) token {
-	lx.start = i
-	w, n := packed(lx.sql, i)
-	lx.letters = w
-	for j := i; ; {
-		j += n
-		if n < 8 || j == len(lx.sql) {
-			lx.pos = j
-			return tokWord
-		}
-		_, n = packed(lx.sql, j)
+	rest := lx.sql[i:]
+	j := 1
+	for j < len(rest) && inIdentifier[rest[j]] {
+		j++
 	}
+	lx.start, lx.pos = i, i+j
+	return tokWord
 }
 
 // prefixed reads what begins with one of the letters b, e, n, u and x.
@@ -441,42 +434,3 @@ func startsComment(s string, i int) bool {
 
 // stringBytes are the bytes of s, which the caller must not change.
 func stringBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
-
-// each times a byte is eight of that byte.
-const each = 0x0101010101010101
-
-// packed reads up to eight bytes of the identifier that goes on at sql[i]: n of them belong to
-// it. They are the low bytes of w, the first one lowest, ASCII letters in lower case; the others
-// are 0.
-func packed(sql string, i int) (w uint64, n int) {
-	if i+8 > len(sql) {
-		for ; i+n < len(sql) && inIdentifier[sql[i+n]]; n++ {
-			w |= uint64(sql[i+n]) << (8 * n)
-		}
-		return lower8(w), n
-	}
-	s := sql[i : i+8]
-	w = uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	w = lower8(w)
-	// The high bit of each byte says whether it may stand in an identifier.
-	low := w &^ (0x80 * each)
-	ident := w | between(low, 'a', 'z') | between(low, '0', '9') | between(low, '_', '_') | between(low, '$', '$')
-	n = bits.TrailingZeros64(^ident&(0x80*each)) / 8
-	if n < 8 {
-		w &= 1<<(8*n) - 1
-	}
-	return w, n
-}
-
-// between sets the high bit of each byte of w, all below 0x80, that is first … last. Adding
-// 0x80-c carries into the high bit from c on. The other bits mean nothing.
-func between(w uint64, first, last byte) uint64 {
-	return (w + each*uint64(0x80-first)) &^ (w + each*uint64(0x7f-last))
-}
-
-// lower8 puts the ASCII capitals among eight bytes in lower case.
-func lower8(w uint64) uint64 {
-	capital := between(w&^(0x80*each), 'A', 'Z') &^ w & (0x80 * each)
-	return w | capital>>2
-}

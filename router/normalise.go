@@ -30,23 +30,28 @@ func normalise(sc *Scratch, sql string, env *Env, schema uint64) bool {
 		sc.Literals = nil // do not keep what one huge INSERT needed
 	}
 	sc.Literals, sc.Hint, sc.slashed = sc.Literals[:0], Hint{}, false
-	n := normaliser{lexer: lexer{sql: sql, std: env.StdStrings}, keptDepth: -1, fits: len(sql) <= maxKeyBytes}
-	if n.fits {
+	n := normaliser{lexer: lexer{sql: sql, std: env.StdStrings}, keptDepth: -1}
+	cached := false
+	if len(sql) <= maxKeyBytes {
 		n.key = sc.room(len(sql))
 		binary.LittleEndian.PutUint64(n.key, env.ID)
 		binary.LittleEndian.PutUint64(n.key[8:], schema)
 		n.size = keyHead
+		cached = n.begin(sc) && n.run(sc)
+		sc.key = n.key
 	}
-	n.run(sc)
+	if !cached {
+		n.collect(sc)
+	}
 	if n.lexer.hint.End != 0 {
 		sc.Hint = n.readHint()
-		if n.fits {
+		if cached {
 			n.put(markHint)
 			n.copy(n.lexer.hint.Start, n.lexer.hint.End)
 		}
 	}
-	sc.key = n.key[:n.size]
-	return n.fits && n.begun
+	sc.key = sc.key[:n.size]
+	return cached
 }
 
 // keyHead is the length of what stands before the statement in a key: Env.ID and the schema's version.
@@ -68,7 +73,7 @@ func plannable(sql string, stdStrings bool) bool {
 	lx := lexer{sql: sql, std: stdStrings}
 	switch lx.next() {
 	case tokWord:
-		return plannableWord(lx.letters, lx.pos-lx.start)
+		return plannableWord(packed(sql, lx.start, lx.pos), lx.pos-lx.start)
 	case tokSelf:
 		return sql[lx.start] == '('
 	}
@@ -80,37 +85,109 @@ type normaliser struct {
 	lexer
 	key       []byte
 	size      int  // of the key so far
-	fits      bool // so far nothing keeps the statement from the cache
-	begun     bool // the first token is behind us
-	ended     bool // so is the semicolon
 	depth     int  // of parentheses
 	keptDepth int  // literals are kept until the parenthesis around this depth ends; -1: they are not
 	untilFrom bool // … or until FROM: what began it was DISTINCT
-	keepNext  bool // the next literal is kept: INTERVAL '1 day'
+	keepNext  bool // the next token is kept, if it is a literal: INTERVAL '1 day'
 }
 
-func (n *normaliser) run(sc *Scratch) {
-	for tok := n.next(); tok != tokEnd; tok = n.next() {
-		if tok.literal() {
-			n.literal(sc, tok)
-			continue
+// begin reads the first token, and reports whether such statements are cached.
+func (n *normaliser) begin(sc *Scratch) bool {
+	switch tok := n.next(); {
+	case tok == tokWord:
+		n.word()
+		return plannableWord(packed(n.sql, n.start, n.pos), n.pos-n.start)
+	case tok == tokSelf && n.sql[n.start] == '(':
+		n.depth = 1
+		n.put('(')
+		return true
+	default:
+		n.note(sc, tok)
+		return false
+	}
+}
+
+// run reads all further tokens into the key. It stops early, at a token that it has taken care
+// of, where the statement turns out not to be cached.
+func (n *normaliser) run(sc *Scratch) bool {
+	for {
+		tok := n.next()
+		if n.blank && tok != tokEnd {
+			n.put(' ')
 		}
-		if !n.fits {
-			continue
-		}
-		n.separate()
-		n.keepNext = false
 		switch tok {
+		case tokEnd:
+			return true
 		case tokWord:
 			n.word()
+			continue // its keepNext is for the next token
 		case tokSelf:
-			n.self()
+			if n.sql[n.start] == ';' {
+				return n.last(sc)
+			}
+			n.bracket()
+			n.copy(n.start, n.pos)
 		case tokOperator, tokPoint, tokCast, tokParam, tokQuoted:
 			n.copy(n.start, n.pos)
+		case tokInteger, tokDecimal, tokString, tokEscape, tokDollar, tokBit, tokHex, tokNational:
+			n.literal(sc, tok)
+			if len(sc.Literals) > maxKeyLiterals {
+				return false
+			}
 		default: // the parser's to judge
-			n.fits = false
+			n.note(sc, tok)
+			return false
 		}
-		n.begun = true
+		n.keepNext = false
+	}
+}
+
+// last reports whether the semicolon at hand ends the text, and takes it and the blank before it
+// from the key.
+func (n *normaliser) last(sc *Scratch) bool {
+	if n.blank {
+		n.size--
+	}
+	tok := n.next()
+	n.note(sc, tok)
+	return tok == tokEnd
+}
+
+// collect notes the literals of what is left of the text.
+func (n *normaliser) collect(sc *Scratch) {
+	for tok := n.next(); tok != tokEnd; tok = n.next() {
+		n.note(sc, tok)
+	}
+}
+
+// note notes a token that is a literal.
+func (n *normaliser) note(sc *Scratch, tok token) {
+	if tok.literal() {
+		sc.Literals = append(sc.Literals, Literal{Start: n.start, End: n.pos, Kind: LiteralKind(tok)})
+		sc.slashed = sc.slashed || n.slashed
+	}
+}
+
+func (n *normaliser) literal(sc *Scratch, tok token) {
+	n.note(sc, tok)
+	if n.keptDepth < 0 && !n.keepNext {
+		n.put(byte(tok))
+		return
+	}
+	sc.Literals[len(sc.Literals)-1].Kept = true
+	n.put(markKept)
+	n.copy(n.start, n.pos)
+}
+
+func (n *normaliser) bracket() {
+	switch n.sql[n.start] {
+	case '(':
+		n.depth++
+	case ')':
+		n.depth--
+		if n.depth < n.keptDepth {
+			n.keptDepth = -1
+		}
 	}
 }
 
@@ -120,75 +197,23 @@ func (n *normaliser) put(c byte) {
 }
 
 func (n *normaliser) copy(start, end int) {
+	if end == start+1 { // most operators are
+		n.put(n.sql[start])
+		return
+	}
 	n.size += copy(n.key[n.size:], n.sql[start:end])
-}
-
-// separate writes the blank before a token.
-func (n *normaliser) separate() {
-	if n.blank && n.begun {
-		n.put(' ')
-	}
-	if n.ended {
-		n.fits = false
-	}
-}
-
-func (n *normaliser) literal(sc *Scratch, tok token) {
-	kept := n.keptDepth >= 0 || n.keepNext
-	n.keepNext = false
-	sc.Literals = append(sc.Literals, Literal{Start: n.start, End: n.pos, Kind: LiteralKind(tok), Kept: kept})
-	sc.slashed = sc.slashed || n.slashed
-	if !n.fits {
-		return
-	}
-	n.separate()
-	if kept {
-		n.put(markKept)
-		n.copy(n.start, n.pos)
-	} else {
-		n.put(byte(tok))
-	}
-	if tok == tokUnicode || len(sc.Literals) > maxKeyLiterals || !n.begun {
-		n.fits = false
-	}
-}
-
-func (n *normaliser) self() {
-	c := n.sql[n.start]
-	switch c {
-	case '(':
-		n.depth++
-	case ')':
-		n.depth--
-		if n.depth < n.keptDepth {
-			n.keptDepth = -1
-		}
-	case ';':
-		if n.blank && n.begun {
-			n.size--
-		}
-		n.ended = true
-		n.fits = n.fits && n.begun
-		return
-	}
-	n.fits = n.fits && (n.begun || c == '(')
-	n.copy(n.start, n.pos)
 }
 
 // word writes an unquoted word in lower case, and looks out for those behind which literals
 // change the plan.
 func (n *normaliser) word() {
-	w, size := n.letters, n.pos-n.start
+	w, size := packed(n.sql, n.start, n.pos), n.pos-n.start
 	binary.LittleEndian.PutUint64(n.key[n.size:], w)
-	for i := 8; i < size; i += 8 {
-		rest, _ := packed(n.sql, n.start+i)
-		binary.LittleEndian.PutUint64(n.key[n.size+i:], rest)
+	for i := n.start + 8; i < n.pos; i += 8 {
+		binary.LittleEndian.PutUint64(n.key[n.size+i-n.start:], packed(n.sql, i, n.pos))
 	}
 	n.size += size
-	if !n.begun {
-		n.fits = n.fits && plannableWord(w, size)
-		return
-	}
+	n.keepNext = false
 	if size > 8 || size < 4 {
 		return
 	}
@@ -214,7 +239,7 @@ func (n *normaliser) word() {
 	}
 }
 
-// Words of up to eight letters, as lexer.letters has them.
+// Words of up to eight letters as packed gives them, the first letter lowest.
 const (
 	wordWith     = 'w' | 'i'<<8 | 't'<<16 | 'h'<<24
 	wordFrom     = 'f' | 'r'<<8 | 'o'<<16 | 'm'<<24
@@ -253,6 +278,35 @@ func plannableWord(w uint64, size int) bool {
 		return size == 9
 	}
 	return false
+}
+
+// packed is the first eight bytes of sql[start:end] in lower case, the first one lowest; the
+// bytes that a shorter word lacks are 0.
+func packed(sql string, start, end int) uint64 {
+	size := uint(end - start)
+	if start+8 > len(sql) {
+		var w uint64
+		for i := end - 1; i >= start; i-- {
+			w = w<<8 | uint64(sql[i])
+		}
+		return lower8(w)
+	}
+	s := sql[start : start+8]
+	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	if size < 8 {
+		w &= 1<<(8*size) - 1
+	}
+	return lower8(w)
+}
+
+// lower8 puts the ASCII capitals among eight bytes in lower case. A byte's high bit tells:
+// adding 0x3f carries into it from 'A' on, adding 0x25 from 'Z'+1 on.
+func lower8(w uint64) uint64 {
+	const each = 0x0101010101010101
+	low := w &^ (0x80 * each)
+	capital := (low + 0x3f*each) &^ (low + 0x25*each) &^ w & (0x80 * each)
+	return w | capital>>2
 }
 
 func lower(c byte) byte {

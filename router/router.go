@@ -39,8 +39,8 @@ func (c Config) Validate() error {
 }
 
 const (
-	maxTokensCeiling = 2_500    // 10,000 is protobuf's own limit of nesting; a token takes up to four
-	maxBytesCeiling  = 1 << 30  // PostgreSQL's own limit of a message
+	maxTokensCeiling = 2_500   // 10,000 is protobuf's own limit of nesting; a token takes up to four
+	maxBytesCeiling  = 1 << 30 // PostgreSQL's own limit of a message
 )
 
 // Env is what a session's settings mean for the reading of a statement.
