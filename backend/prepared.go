@@ -9,6 +9,9 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
+// StatementPrefix begins the names that prepared statements have on backends.
+const StatementPrefix = "shardproxy_"
+
 // Statement is a prepared statement as backends know it: one name for one text, over all clients.
 type Statement struct {
 	Name  string
@@ -41,7 +44,7 @@ func (t *Statements) Intern(sql string, types []byte, generation uint64) *Statem
 		return s
 	}
 	s := &Statement{
-		Name:  "shardproxy_" + strconv.FormatUint(t.last.Add(1), 36),
+		Name:  StatementPrefix + strconv.FormatUint(t.last.Add(1), 36),
 		SQL:   strings.Clone(sql),
 		Types: append([]byte(nil), types...),
 	}

@@ -430,3 +430,41 @@ func (s *Session) copyRow(l *lane, c *router.CopyStmt, cut *bool, last bool) err
 	}
 	return nil
 }
+
+// probeCopy lets a shard say what is wrong with a COPY that the router does not understand: a table, column or option
+// that does not exist. Data does not come into it.
+func (s *Session) probeCopy(ctx context.Context, sql string) error {
+	l, err := s.lane(ctx, s.anyShard())
+	if err != nil {
+		return err
+	}
+	l.query(sql, queryTag)
+	if err := l.be.Flush(); err != nil {
+		return s.lost(l, err)
+	}
+	for l.pending() && l.expect[l.next] != queryTag {
+		if err := s.answer(l); err != nil {
+			return err
+		}
+	}
+	typ, err := l.be.Forward(nil, stopsCopy)
+	if err != nil {
+		return s.streamError(l, err)
+	}
+	switch typ {
+	case 'G':
+		if _, err := l.be.Next(errorMax); err != nil {
+			return s.lost(l, err)
+		}
+		l.be.SetAppended(wire.AppendCopyFail(l.be.Append(), "shardproxy"))
+		_ = s.drain(l)
+	case 'H':
+		_ = s.lost(l, errors.New("a COPY that must not go on was abandoned"))
+	default:
+		if err := s.drain(l); err != nil {
+			return err
+		}
+	}
+	return wire.Errorf(wire.CodeFeatureNotSupported, "this COPY is newer than the grammar of shardproxy").
+		WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")
+}

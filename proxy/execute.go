@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"shardproxy/router"
 	"shardproxy/topology"
@@ -53,7 +54,7 @@ func (s *Session) describeStatement(ctx context.Context, name string) error {
 	if s.tx.failed {
 		return errAborted()
 	}
-	l, err := s.join(ctx, s.anyShard(), false)
+	l, err := s.join(ctx, s.shardForParse(p), false)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 	case ours:
 		return s.executeOurs(ctx, at.prep)
 	case onShards:
-		if limit != 0 {
+		if limit != 0 && t.Returns {
 			return wire.Errorf(wire.CodeFeatureNotSupported, "a row limit is not supported for a statement that runs on several shards").
 				WithHint("Fetch all rows at once, or add a condition on the shard key.")
 		}
@@ -253,6 +254,7 @@ func (s *Session) sync(ctx context.Context) error {
 		}
 	}
 	s.skip, s.owed = false, nil
+	s.doubted = s.doubted[:0]
 	if !s.tx.open {
 		s.forgetPortals()
 	}
@@ -326,8 +328,11 @@ func (s *Session) prepareSQL(ctx context.Context, t *router.Template, sql string
 	if err != nil {
 		return err
 	}
-	s.sendParse(l, p.statement, parseHidden)
+	s.sendParse(l, p.statement, parseProbe)
 	err = s.drain(l)
+	if e, ok := err.(*serverError); ok && e.Position > 0 {
+		e.Position += utf8.RuneCountInString(sql[:t.Prepare.Body.Start])
+	}
 	l.sync()
 	if e := s.drain(l); err == nil {
 		err = e
@@ -423,9 +428,13 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 // destinationOfExecute is destination with the arguments of EXECUTE for parameters.
 func (s *Session) destinationOfExecute(p *prepared, e *router.PrepareStmt) ([]topology.ShardID, error) {
 	if s.bound == unbound && (p.template.Kind == router.Keyed || p.template.Kind == router.Insert) {
-		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: &arguments{e.Arguments, p.types}}
+		given := &arguments{list: e.Arguments, types: p.types}
+		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: given}
 		var err *router.Error
 		if s.shards, err = p.template.Route(s.snap, &s.args, s.shards[:0]); err != nil {
+			if given.absent { // the server says how many it wants
+				return append(s.shards[:0], s.anyShard()), nil
+			}
 			return nil, err
 		}
 		return s.shards, nil
@@ -435,11 +444,15 @@ func (s *Session) destinationOfExecute(p *prepared, e *router.PrepareStmt) ([]to
 
 // arguments are those of EXECUTE, as the router's source of parameter values.
 type arguments struct {
-	list  []router.Argument
-	types []byte
+	list   []router.Argument
+	types  []byte
+	absent bool // one was asked for that is not given
 }
 
 func (a *arguments) Param(i int) (value []byte, binaryFormat, null, ok bool) {
+	if i >= len(a.list) {
+		a.absent = true
+	}
 	if i < 0 || i >= len(a.list) || !a.list[i].Known {
 		return nil, false, false, false
 	}

@@ -28,6 +28,31 @@ type prepared struct {
 	token     uint64             // of the unnamed statement: which Parse it is
 }
 
+// doubt is a statement that may turn out not to exist: its Parse has not succeeded yet.
+type doubt struct {
+	name string
+	p    *prepared
+}
+
+// proven notes that the oldest doubted statement exists.
+func (s *Session) proven() {
+	if len(s.doubted) > 0 {
+		s.doubted = append(s.doubted[:0], s.doubted[1:]...)
+	}
+}
+
+// disproven forgets the statements whose Parse has failed, or was passed over behind an error.
+func (s *Session) disproven() {
+	for _, d := range s.doubted {
+		if d.name == "" && s.unnamed == d.p {
+			s.unnamed = nil
+		} else if s.prepared[d.name] == d.p {
+			delete(s.prepared, d.name)
+		}
+	}
+	s.doubted = s.doubted[:0]
+}
+
 // portal is a bound statement.
 type portal struct {
 	kind  portalKind
@@ -121,6 +146,7 @@ func (s *Session) failPipeline(err error) error {
 	}
 	s.owed = nil
 	s.skip = true
+	s.disproven()
 	return s.report(err)
 }
 
@@ -162,6 +188,9 @@ func (s *Session) local(r reply) {
 			return
 		}
 	}
+	if r == localParse {
+		s.proven()
+	}
 	s.client.SetAppended(wire.AppendEmpty(s.client.Append(), byte(r)))
 }
 
@@ -184,7 +213,7 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.tx.failed && t.Kind != router.Tx {
+	if s.tx.failed && !ends(t) {
 		return errAborted()
 	}
 	switch {
@@ -205,12 +234,15 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		s.parses++
 		p.token = s.id<<32 | s.parses&0xffffffff
 		s.unnamed = p
+		s.doubted = append(s.doubted, doubt{p: p})
 	} else {
 		p.statement = s.srv.statements.Intern(p.sql, p.types, s.snap.Schema.Version)
 		if s.prepared == nil {
 			s.prepared = make(map[string]*prepared)
 		}
-		s.prepared[strings.Clone(m.Name)] = p
+		name := strings.Clone(m.Name)
+		s.prepared[name] = p
+		s.doubted = append(s.doubted, doubt{name, p})
 	}
 	s.owed = p
 	return nil
@@ -226,6 +258,7 @@ func (s *Session) reparse(m wire.Parse) bool {
 	s.parses++
 	p.token = s.id<<32 | s.parses&0xffffffff
 	s.owed = p
+	s.doubted = append(s.doubted, doubt{p: p})
 	return true
 }
 
@@ -266,7 +299,14 @@ func (s *Session) pay(ctx context.Context) error {
 }
 
 // shardForParse is where a statement is parsed or described when its parameters are not known.
-func (s *Session) shardForParse(*prepared) topology.ShardID { return s.anyShard() }
+func (s *Session) shardForParse(p *prepared) topology.ShardID {
+	if p.template.Kind == router.Cursor {
+		if shard, ok := s.tx.cursors[p.template.Name]; ok {
+			return shard
+		}
+	}
+	return s.anyShard()
+}
 
 // parseReply says whether the next Parse of p is the client's own.
 func (s *Session) parseReply(p *prepared) reply {
@@ -385,7 +425,10 @@ func (s *Session) bind(ctx context.Context, body []byte) error {
 		return err
 	}
 	b := &s.bindMessage
-	at := s.newPortal(b.Portal)
+	at, err := s.newPortal(b.Portal)
+	if err != nil {
+		return err
+	}
 	at.prep = p
 	switch {
 	case isOurs(p.template):
@@ -435,7 +478,7 @@ func (s *Session) target(ctx context.Context) (*prepared, []topology.ShardID, er
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.tx.failed && t.Kind != router.Tx {
+	if s.tx.failed && !ends(t) {
 		return nil, nil, errAborted()
 	}
 	b.Types = p.types
@@ -456,6 +499,9 @@ func (s *Session) destinationOf(p *prepared, b *wire.Bind) ([]topology.ShardID, 
 		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b}
 		var err *router.Error
 		if s.shards, err = t.Route(s.snap, &s.args, s.shards[:0]); err != nil {
+			if b.Absent { // the server says how many it wants
+				return append(s.shards[:0], s.anyShard()), nil
+			}
 			return nil, err
 		}
 		return s.shards, nil
@@ -498,9 +544,12 @@ func (s *Session) bindStream(ctx context.Context, p *prepared, shard topology.Sh
 	b := &s.bindMessage
 	names := len(b.Portal) + 1 + len(b.Statement) + 1
 	name := strings.Clone(b.Portal)
-	at := s.newPortal(name)
-	at.prep = p
-	l, err := s.join(ctx, shard, p.template.Write)
+	at, err := s.newPortal(name)
+	var l *lane
+	if err == nil {
+		at.prep = p
+		l, err = s.join(ctx, shard, p.template.Write)
+	}
 	if err != nil {
 		_ = s.passOver()
 		return err
@@ -539,24 +588,29 @@ func (s *Session) passRest() error {
 	}
 }
 
-// newPortal gives the portal of a name, emptied.
-func (s *Session) newPortal(name string) *portal {
+// newPortal gives the portal of a name, emptied. A named one must not exist yet.
+func (s *Session) newPortal(name string) (*portal, error) {
 	if name == "" {
 		s.portal = portal{}
-		return &s.portal
+		return &s.portal, nil
+	}
+	if _, taken := s.tx.cursors[name]; taken || s.portals[name] != nil {
+		return nil, wire.Errorf(wire.CodeDuplicateCursor, "cursor \"%s\" already exists", name)
 	}
 	if s.portals == nil {
 		s.portals = make(map[string]*portal)
 	}
 	at := &portal{}
 	s.portals[strings.Clone(name)] = at
-	return at
+	return at, nil
 }
 
 func (s *Session) portalOf(name string) (*portal, error) {
 	at := s.portals[name]
 	if name == "" {
 		at = &s.portal
+	} else if shard, ok := s.tx.cursors[name]; ok && at == nil { // DECLAREd by SQL
+		return &portal{kind: onShard, shard: shard, prep: &prepared{template: emptyStatement}}, nil
 	}
 	if at == nil || at.kind == noPortal {
 		return nil, wire.Errorf(wire.CodeInvalidCursorName, "portal \"%s\" does not exist", name)
@@ -567,6 +621,11 @@ func (s *Session) portalOf(name string) (*portal, error) {
 func (s *Session) forgetPortals() {
 	s.portal = portal{}
 	clear(s.portals)
+}
+
+// ends says that a statement may run in a failed transaction, as it ends or mends it.
+func ends(t *router.Template) bool {
+	return t.Kind == router.Tx && (t.Tx.Verb == router.Commit || t.Tx.Verb == router.Rollback || t.Tx.Verb == router.RollbackTo)
 }
 
 func asProtocol(err error) error { return wire.Errorf(wire.CodeProtocolViolation, "%v", err) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"shardproxy/backend"
 	"shardproxy/topology"
@@ -16,6 +17,7 @@ type reply byte
 const (
 	parseReply    reply = 'P' // ParseComplete
 	parseHidden   reply = 'p'
+	parseProbe    reply = 'o' // the same, and an error is the session's to deal with
 	bindReply     reply = 'B' // BindComplete
 	bindHidden    reply = 'b'
 	describeReply reply = 'D' // [ParameterDescription] RowDescription or NoData
@@ -60,6 +62,9 @@ type lane struct {
 	pinned bool // kept past the transaction
 	listen bool // LISTENs
 	headed bool // COPY: has been sent the header
+
+	notices bool // hidden queries: their notices are the client's
+	silent  bool // what it reports of parameters is not for the client
 
 	joined  *backend.Settings // that it carried when the transaction began on it
 	expect  []reply           // oldest first, from next on
@@ -135,9 +140,9 @@ func (l *lane) sync() {
 // stops are the messages of a backend that a session looks at; all others pass.
 var (
 	stops      = wire.TypesOf("123TntCIsEZSGW")
-	stopsQuiet = wire.TypesOf("123TntCIsEZSGWD") // hidden queries: the rows too
-	stopsQuery = wire.TypesOf("EZSGW")           // a simple Query for the client
-	stopsRows  = wire.TypesOf("TCIEZSGW")        // one of several shards
+	stopsQuiet = wire.TypesOf("123TntCIsEZSGWDAN") // hidden queries: the rows too
+	stopsQuery = wire.TypesOf("EZSGW")             // a simple Query for the client
+	stopsRows  = wire.TypesOf("TCIEZSGW")          // one of several shards
 )
 
 // drain reads the answers that the lane owes, and passes on those that are the client's. It returns errSent
@@ -176,6 +181,9 @@ func (s *Session) answer(l *lane) error {
 	switch want {
 	case localParse, localBind, localClose, localNoData:
 		s.client.SetAppended(wire.AppendEmpty(s.client.Append(), byte(want)))
+		if want == localParse {
+			s.proven()
+		}
 		l.pop()
 		return nil
 	case queryReply:
@@ -221,7 +229,16 @@ func (s *Session) answer(l *lane) error {
 			l.dropToSync()
 			return failed
 		case 'S':
-			s.parameterStatus(l, m, dst)
+			if l.silent {
+				continue
+			}
+			if err := s.parameterStatus(m); err != nil {
+				return s.lost(l, err)
+			}
+		case 'A', 'N':
+			if typ == 'A' || l.notices {
+				s.client.Write(m)
+			}
 		case 'G':
 			if err := s.pump(l, m, want); err != nil {
 				return err
@@ -265,7 +282,10 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 			l.parsing = append(l.parsing[:0], l.parsing[1:]...)
 		}
 		pass(want == parseReply)
-		return want == parseReply || want == parseHidden
+		if want == parseReply {
+			s.proven()
+		}
+		return want == parseReply || want == parseHidden || want == parseProbe
 	case '2':
 		pass(want == bindReply)
 		return want == bindReply || want == bindHidden
@@ -317,13 +337,19 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 	if e.Severity == "FATAL" || e.Severity == "PANIC" {
 		return s.lost(l, e)
 	}
-	if want == queryHidden || want == queryTag || want == executeHidden {
+	if want == queryHidden || want == queryTag || want == executeHidden || want == parseProbe {
 		return (*serverError)(e)
 	}
-	if !s.muted {
-		s.client.Write(m)
-		s.srv.stats.failed(e.Code)
+	if s.muted {
+		return errSent
 	}
+	s.srv.stats.failed(e.Code)
+	if strings.Contains(e.Message, backend.StatementPrefix) {
+		e.Message = s.clientNames(e.Message)
+		s.client.SetAppended(e.Append(s.client.Append()))
+		return errSent
+	}
+	s.client.Write(m)
 	return errSent
 }
 
@@ -337,6 +363,16 @@ type clientError struct{ err error }
 
 func (e *clientError) Error() string { return "client: " + e.err.Error() }
 func (e *clientError) Unwrap() error { return e.err }
+
+// clientNames puts the client's names of prepared statements in the place of those that backends know.
+func (s *Session) clientNames(message string) string {
+	for name, p := range s.prepared {
+		if p.statement.Name != "" {
+			message = strings.ReplaceAll(message, "\""+p.statement.Name+"\"", "\""+name+"\"")
+		}
+	}
+	return message
+}
 
 // streamError tells a broken client from a broken backend after a call that reads one and writes the other.
 func (s *Session) streamError(l *lane, err error) error {

@@ -46,6 +46,9 @@ type Server struct {
 	schema     schemaKeeper
 	recovery   recovery
 
+	consoles      context.Context // ends the sessions of the console
+	closeConsoles context.CancelFunc
+
 	draining        atomic.Bool
 	unauthenticated atomic.Int32
 
@@ -72,6 +75,7 @@ func NewServer(cfg Config) (*Server, error) {
 		statements: backend.NewStatements(cfg.Router.CacheEntries), auth: wire.NewAuthenticator(cfg.Auth),
 		sessions: make(map[uint32]*Session), routes: make(map[string]*routes),
 	}
+	s.consoles, s.closeConsoles = context.WithCancel(context.Background())
 	s.snapshot.Store(snap)
 	s.stats.started = time.Now()
 	d.remember(cfg.Service)
@@ -151,6 +155,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 // The listeners must have been closed.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.closeConsoles()
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -196,7 +201,7 @@ func (s *Server) handle(ctx context.Context, conn net.Conn) {
 		_, _ = conn.Write(wire.Fatalf(wire.CodeTooManyConnections, "too many connections that are not logged in yet").Append(nil))
 		return
 	}
-	session, err := s.login(ctx, conn)
+	accepted, user, err := s.authenticate(ctx, conn)
 	s.unauthenticated.Add(-1)
 	if err != nil {
 		if err != io.EOF {
@@ -204,7 +209,23 @@ func (s *Server) handle(ctx context.Context, conn net.Conn) {
 		}
 		return
 	}
-	if session == nil { // a cancel request, or the console: done
+	if user == nil { // a cancel request: done
+		return
+	}
+	if accepted.Startup.Database() == ConsoleDatabase && s.Console != nil {
+		if err := s.Console.Serve(s.consoles, wire.NewStream(accepted.Conn), accepted.Startup); err != nil {
+			log.Debug("console session ended", "error", err)
+		}
+		return
+	}
+	session, err := s.newSession(ctx, accepted.Conn, accepted.Startup, user)
+	if err != nil {
+		var e *wire.Error
+		if !errors.As(err, &e) {
+			e = wire.Errorf(wire.CodeCannotConnectNow, "%v", err)
+		}
+		e.Severity, e.SeverityText = wire.SeverityFatal, ""
+		log.Info("login failed", "error", s.refuse(accepted.Conn, e))
 		return
 	}
 	defer s.forget(session)
@@ -214,55 +235,45 @@ func (s *Server) handle(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// login brings a connection to the point where its session may run.
-func (s *Server) login(ctx context.Context, conn net.Conn) (*Session, error) {
+// refuse tells a client that is not logged in why not.
+func (s *Server) refuse(conn net.Conn, e *wire.Error) error {
+	_, _ = conn.Write(e.Append(nil))
+	s.stats.failed(e.Code)
+	return e
+}
+
+// authenticate finds out who the client is. A client that only wants to cancel has no user.
+func (s *Server) authenticate(ctx context.Context, conn net.Conn) (*wire.Accepted, *User, error) {
 	accepted, err := wire.Accept(ctx, conn, &s.cfg.Accept)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	conn = accepted.Conn
 	if accepted.Cancel != nil {
 		s.cancel(ctx, *accepted.Cancel)
-		return nil, nil
+		return nil, nil, nil
 	}
 	startup := accepted.Startup
-	refuse := func(e *wire.Error) (*Session, error) {
-		_, _ = conn.Write(e.Append(nil))
-		s.stats.failed(e.Code)
-		return nil, e
-	}
 	method, ok := s.cfg.Access.Match(startup, conn.RemoteAddr())
 	if !ok {
-		return refuse(wire.RejectionError(startup, conn.RemoteAddr()))
+		return nil, nil, s.refuse(conn, wire.RejectionError(startup, conn.RemoteAddr()))
 	}
 	user, known, err := s.lookup(ctx, startup.User())
 	if err != nil {
 		s.cfg.Log.Error("auth query failed", "error", err)
-		return refuse(wire.Fatalf(wire.CodeCannotConnectNow, "cannot look up the user now"))
+		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeCannotConnectNow, "cannot look up the user now"))
 	}
 	if err := s.auth.Authenticate(ctx, conn, startup, method, user.secret(), known); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !known {
-		return refuse(wire.Fatalf(wire.CodeInvalidAuthorization, "role \"%s\" does not exist", startup.User()))
+		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeInvalidAuthorization, "role \"%s\" does not exist", startup.User()))
 	}
-	if startup.Database() == ConsoleDatabase && s.Console != nil {
-		return nil, s.Console.Serve(ctx, wire.NewStream(conn), startup)
-	}
-	if startup.Database() != s.cfg.Database {
-		return refuse(wire.Fatalf(wire.CodeInvalidCatalogName, "database \"%s\" does not exist", startup.Database()).
+	if db := startup.Database(); db != s.cfg.Database && (db != ConsoleDatabase || s.Console == nil) {
+		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeInvalidCatalogName, "database \"%s\" does not exist", startup.Database()).
 			WithHint("The databases are %s and %s.", s.cfg.Database, ConsoleDatabase))
 	}
-	session, err := s.newSession(ctx, conn, startup, user)
-	if err != nil {
-		var e *wire.Error
-		if !errors.As(err, &e) {
-			e = wire.Fatalf(wire.CodeCannotConnectNow, "%v", err)
-		}
-		e.Severity, e.SeverityText = wire.SeverityFatal, ""
-		return refuse(e)
-	}
-	return session, nil
+	return accepted, user, nil
 }
 
 func (u *User) secret() wire.Secret {
@@ -307,8 +318,9 @@ func (s *Server) newSession(ctx context.Context, conn net.Conn, startup *wire.St
 		s.forget(c)
 		return nil, err
 	}
+	c.reported = reports
 	out := c.client.Append()
-	for _, name := range reported {
+	for _, name := range reportable {
 		if value, ok := reports[name]; ok {
 			out = wire.AppendParameterStatus(out, name, value)
 		}
@@ -489,8 +501,8 @@ func (g *logins) settle(ctx context.Context, c *Session, base *backend.Settings)
 // ask lets a shard check the settings and say what they become.
 func ask(ctx context.Context, c *Session, settings *backend.Settings) (*login, error) {
 	params := c.srv.defaults.Load().params
-	reports := make(map[string]string, len(reported))
-	for _, name := range reported {
+	reports := make(map[string]string, len(reportable))
+	for _, name := range reportable {
 		if v, ok := params[name]; ok {
 			reports[name] = v
 		}
@@ -503,9 +515,8 @@ func ask(ctx context.Context, c *Session, settings *backend.Settings) (*login, e
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		c.settle()
-	}()
+	l.silent = true // the client is told all of it at once
+	defer func() { c.settle() }()
 	if err := c.drain(l); err != nil {
 		l.be.Broken = true
 		if e := c.explain(err); e != nil {
@@ -513,7 +524,7 @@ func ask(ctx context.Context, c *Session, settings *backend.Settings) (*login, e
 		}
 		return nil, err
 	}
-	names := slices.Clone(reported)
+	names := slices.Clone(reportable)
 	for _, e := range settings.All() {
 		names = append(names, e.Name)
 	}

@@ -55,6 +55,8 @@ type Session struct {
 
 	prepared map[string]*prepared
 	unnamed  *prepared
+	doubted  []doubt           // statements whose ParseComplete the client has not been given, oldest first
+	reported map[string]string // parameters as the client was told last
 
 	bindMessage wire.Bind // the current one
 	parses      uint64
@@ -187,6 +189,7 @@ func (s *Session) tidy(l *lane) error {
 	if l.be.Broken {
 		return errSent
 	}
+	l.silent = true
 	l.query("DISCARD ALL", queryHidden)
 	if err := s.drain(l); err != nil {
 		return err

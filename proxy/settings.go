@@ -16,7 +16,7 @@ import (
 
 // reported are the parameters whose changes PostgreSQL 15 reports to clients by itself, in the order in
 // which it sends them at login.
-var reported = []string{
+var reportable = []string{
 	"application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby",
 	"integer_datetimes", "IntervalStyle", "is_superuser", "server_encoding", "server_version",
 	"session_authorization", "standard_conforming_strings", "TimeZone",
@@ -28,14 +28,24 @@ func (s *Session) use(settings *backend.Settings) {
 	s.env = s.srv.envs.of(s.srv.defaults.Load(), settings, s.user.Name, s.bound != unbound)
 }
 
-// announce tells the client the values of reported parameters after a change that no shard has reported.
+// announce tells the client the values of reported parameters that it does not know yet, after a change that no
+// shard has reported.
 func (s *Session) announce() {
 	params := s.srv.defaults.Load().params
-	for _, name := range reported {
+	for _, name := range reportable {
 		if value, ok := effective(params, s.settings, name); ok {
-			s.client.SetAppended(wire.AppendParameterStatus(s.client.Append(), name, value))
+			s.tell(name, value)
 		}
 	}
+}
+
+// tell reports a parameter to the client, unless it knows.
+func (s *Session) tell(name, value string) {
+	if s.reported[name] == value {
+		return
+	}
+	s.reported[name] = value
+	s.client.SetAppended(wire.AppendParameterStatus(s.client.Append(), name, value))
 }
 
 func effective(params map[string]string, settings *backend.Settings, name string) (string, bool) {
@@ -46,13 +56,21 @@ func effective(params map[string]string, settings *backend.Settings, name string
 	return v, ok
 }
 
-// parameterStatus handles a report of a shard: only the answer to the client's own statement is passed on,
-// and only once.
-func (s *Session) parameterStatus(l *lane, m []byte, dst *wire.Stream) {
-	if dst == nil || l.expect[l.next] == queryRows {
-		return
+// parameterStatus handles a report of a shard. The client is told what is new to it: several shards report the same,
+// and a backend that is brought to the session's settings reports what the client knows.
+func (s *Session) parameterStatus(m []byte) error {
+	name, rest, err := wire.String(m[5:])
+	if err != nil {
+		return err
 	}
-	dst.Write(m)
+	value, _, err := wire.String(rest)
+	if err != nil {
+		return err
+	}
+	if name != "session_authorization" && name != "is_superuser" && name != "in_hot_standby" {
+		s.tell(strings.Clone(name), strings.Clone(value))
+	}
+	return nil
 }
 
 // set runs SET, RESET and their kin. What it sets is read back from the shard and follows the session.
@@ -73,14 +91,29 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 			return err
 		}
 		s.tx.log = append(s.tx.log, logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings})
+		s.complete("SET")
 		return nil
 	case perTransaction:
 		return s.one(ctx, s.anyShard(), sql, false)
 	}
+	tag := "SET"
+	if t.Set.Verb == router.SetDefault && len(sql) > 5 && strings.EqualFold(strings.TrimLeft(sql, " \t\r\n(")[:5], "RESET") {
+		tag = "RESET"
+	}
+	if value, ok := s.base.Get(t.Set.Name); ok && t.Set.Verb == router.SetDefault {
+		s.use(s.settings.With(t.Set.Name, value)) // the default is the client's own, not the backend's
+		s.announce()
+		s.complete(tag)
+		return nil
+	}
 	if err := s.onLanes(ctx, sql); err != nil {
 		return err
 	}
-	return s.follow(t.Set)
+	if err := s.follow(t.Set); err != nil {
+		return err
+	}
+	s.complete(tag)
+	return nil
 }
 
 // follow notes what a successful SET has changed.
@@ -89,14 +122,10 @@ func (s *Session) follow(set router.SetStmt) error {
 	if set.Verb == router.SetCharacteristic {
 		names = []string{"default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"}
 	}
-	want, have := s.settings, s.settings
+	want := s.settings
 	for _, name := range names {
 		if set.Verb == router.SetDefault {
-			have = have.Without(name)
-			want = have
-			if v, ok := s.base.Get(name); ok {
-				want = have.With(name, v)
-			}
+			want = want.Without(name)
 			continue
 		}
 		value, err := s.current(name)
@@ -104,17 +133,13 @@ func (s *Session) follow(set router.SetStmt) error {
 			return err
 		}
 		want = want.With(name, value)
-		have = want
 	}
 	for _, l := range s.lanes {
 		if !s.tx.open || l.begun {
-			l.be.Settings = have
+			l.be.Settings = want
 		}
 	}
 	s.use(want)
-	if want != have {
-		s.announce()
-	}
 	return nil
 }
 
@@ -133,14 +158,17 @@ func (s *Session) current(name string) (string, error) {
 }
 
 // onLanes runs a statement on every lane of the session, on any shard where there is none. The client sees
-// the answer of the first.
+// the notices of the first.
 func (s *Session) onLanes(ctx context.Context, sql string) error {
 	first, err := s.lane(ctx, s.anyShard())
 	if err != nil {
 		return err
 	}
-	first.query(sql, queryReply)
-	if err := s.drain(first); err != nil {
+	first.notices = true
+	first.query(sql, queryHidden)
+	err = s.drain(first)
+	first.notices = false
+	if err != nil {
 		return err
 	}
 	for _, l := range slices.Clone(s.lanes) {
@@ -243,8 +271,11 @@ func (s *Session) discard(t *router.Template, sql string) error {
 		return wire.Errorf(wire.CodeActiveTransaction, "DISCARD ALL cannot run inside a transaction block")
 	}
 	for _, l := range slices.Clone(s.lanes) {
+		l.silent = all // it reports the backend's defaults, not the client's
 		l.query(sql, queryHidden)
-		if err := s.drain(l); err != nil {
+		err := s.drain(l)
+		l.silent = false
+		if err != nil {
 			return err
 		}
 		if all || t.Name == "PLANS" {

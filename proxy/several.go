@@ -316,10 +316,11 @@ func (s *Session) bare(ctx context.Context, shards []topology.ShardID, sql strin
 		return nil
 	}
 	e := s.explain(first)
-	e.Detail = strings.TrimSpace(fmt.Sprintf("%s\nFailed on: %s. Done on: %s.", e.Detail, listOf(failed), listOf(done)))
-	if len(done) > 0 {
-		e.Hint = "The shards differ now. Remove the cause and run the statement again where it failed."
+	if len(done) == 0 {
+		return e
 	}
+	e.Detail = strings.TrimSpace(fmt.Sprintf("%s\nFailed on: %s. Done on: %s.", e.Detail, listOf(failed), listOf(done)))
+	e.Hint = "The shards differ now. Remove the cause and run the statement again where it failed."
 	return e
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"shardproxy/router"
 	"shardproxy/topology"
@@ -14,7 +15,8 @@ import (
 // simple handles a Query message.
 func (s *Session) simple(ctx context.Context, body int) error {
 	s.asked, s.extended = time.Now(), false
-	s.skip, s.owed = false, nil
+	s.skip, s.owed, s.unnamed = false, nil, nil
+	s.disproven()
 	if s.hasUnsynced() { // a pipeline without its Sync: what it did stands with this query
 		for _, l := range slices.Clone(s.lanes) {
 			l.sync()
@@ -75,6 +77,9 @@ func (s *Session) statements(ctx context.Context, sql string) error {
 	}
 	spans := slices.Clone(s.spans)
 	sql = strings.Clone(sql) // COPY reads from the client in the middle
+	if err := s.grammatical(ctx, sql, spans); err != nil {
+		return err
+	}
 	if !s.tx.open {
 		if shard, write, ok := s.together(ctx, sql, spans); ok {
 			return s.one(ctx, shard, sql, write)
@@ -83,12 +88,12 @@ func (s *Session) statements(ctx context.Context, sql string) error {
 	for i, span := range spans {
 		if !s.tx.open {
 			if i == len(spans)-1 {
-				return s.statement(ctx, sql[span.Start:span.End])
+				return s.statement(ctx, inPlace(sql, span))
 			}
 			s.tx.begin("BEGIN", s.settings)
 			s.tx.implicit = true
 		}
-		if err := s.statement(ctx, sql[span.Start:span.End]); err != nil {
+		if err := s.statement(ctx, inPlace(sql, span)); err != nil {
 			if err = s.report(err); err != nil {
 				return err
 			}
@@ -99,6 +104,41 @@ func (s *Session) statements(ctx context.Context, sql string) error {
 		}
 	}
 	return s.endImplicit(ctx)
+}
+
+// inPlaceMax bounds the blanks that inPlace adds: a long script would be sent many times over.
+const inPlaceMax = 4 << 10
+
+// inPlace gives one statement of several, behind blanks, so that a shard reports positions in the whole text.
+func inPlace(sql string, span router.Span) string {
+	if span.Start > inPlaceMax {
+		return sql[span.Start:span.End]
+	}
+	return strings.Repeat(" ", utf8.RuneCountInString(sql[:span.Start])) + sql[span.Start:span.End]
+}
+
+// grammatical refuses the whole text where one of its statements has a syntax error, before the first has run.
+func (s *Session) grammatical(ctx context.Context, sql string, spans []router.Span) error {
+	for _, span := range spans {
+		s.snap = s.topology()
+		t, err := s.srv.router.Template(s.snap, s.env, sql[span.Start:span.End], &s.scratch)
+		if err != nil {
+			return err
+		}
+		if t.Kind != router.Syntax || len(t.Unknown) > 0 {
+			continue
+		}
+		if err := s.parseOnly(ctx, sql); !isManyCommands(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// isManyCommands says that a text of several statements failed to parse only because it has several.
+func isManyCommands(err error) bool {
+	e, ok := err.(*serverError)
+	return ok && e.Code == wire.CodeSyntaxError && e.Position == 0
 }
 
 // endImplicit commits a transaction that the client did not open.
@@ -118,8 +158,8 @@ func (s *Session) together(ctx context.Context, sql string, spans []router.Span)
 	shard = unbound
 	for _, span := range spans {
 		text := sql[span.Start:span.End]
-		t, err := s.template(ctx, text)
-		if err != nil || t.Pin || t.Config || t.Unbound != "" || t.Declare != "" || t.Schema {
+		t, err := s.srv.router.Template(s.snap, s.env, text, &s.scratch)
+		if err != nil || len(t.Unknown) > 0 || t.Pin || t.Config || t.Unbound != "" || t.Declare != "" || t.Schema {
 			return 0, false, false
 		}
 		switch t.Kind {
@@ -163,7 +203,7 @@ func (s *Session) statement(ctx context.Context, sql string) error {
 		return err
 	}
 	s.srv.stats.planned(t.Kind)
-	if s.tx.failed && t.Kind != router.Tx {
+	if s.tx.failed && !ends(t) {
 		if len(s.lanes) == 1 && s.lanes[0].be.Status == 'E' {
 			return s.one(ctx, s.lanes[0].shard, sql, false)
 		}
@@ -327,6 +367,9 @@ func (s *Session) syntax(ctx context.Context, sql string) error {
 	if err := s.parseOnly(ctx, sql); err != nil {
 		return err
 	}
+	if verb := strings.TrimLeft(sql, " \t\r\n"); len(verb) > 4 && strings.EqualFold(verb[:4], "COPY") {
+		return s.probeCopy(ctx, sql) // PostgreSQL looks at its options only when it runs
+	}
 	return wire.Errorf(wire.CodeFeatureNotSupported, "this statement is newer than the grammar of shardproxy").
 		WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")
 }
@@ -342,7 +385,7 @@ func (s *Session) parseOnly(ctx context.Context, sql string) error {
 	}
 	fresh := l.synced
 	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, "", sql, nil) })
-	l.await(parseHidden)
+	l.await(parseProbe)
 	l.be.Unnamed = 0
 	err = s.drain(l)
 	if fresh { // nothing of a pipeline is undone or committed by it

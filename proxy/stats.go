@@ -14,6 +14,9 @@ import (
 // kinds is the number of statement kinds, 0 included.
 const kinds = int(router.Explain) + 1
 
+// codesMax bounds the SQLSTATEs that are counted apart: functions can raise any.
+const codesMax = 200
+
 // Histogram counts durations in classes that double: class i holds those below 2^i microseconds.
 type Histogram struct {
 	Classes [32]atomic.Int64
@@ -49,6 +52,9 @@ func (t *Stats) failed(code string) {
 	defer t.mu.Unlock()
 	if t.errors == nil {
 		t.errors = make(map[string]int64)
+	}
+	if _, ok := t.errors[code]; !ok && len(t.errors) >= codesMax {
+		code = "other"
 	}
 	t.errors[code]++
 }

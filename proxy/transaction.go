@@ -259,8 +259,10 @@ func (s *Session) commitLane(l *lane) error {
 		return err
 	}
 	l.tag = ""
+	l.notices = true
 	l.query("COMMIT", queryHidden)
 	err := s.drain(l)
+	l.notices = false
 	if lost, ok := err.(*laneError); ok {
 		return wire.Errorf(wire.CodeTransactionUnknown, "%v", lost).
 			WithHint("The connection broke during COMMIT: whether the transaction took effect is not known.")

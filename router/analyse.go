@@ -56,6 +56,7 @@ type analysis struct {
 	lockedCopies bool // a row lock on a reference table
 	lockedQuery  bool // a row lock on what a sub-query in FROM reads
 	cacheable    bool
+	timed        bool // a text is cast to a time
 }
 
 // analyse makes the Template of one statement. The second result is false where it depends on
@@ -151,7 +152,7 @@ func (a *analysis) rows(n *pg.Node) {
 	switch {
 	case a.cursor != "":
 		a.t.Kind, a.t.Name = Cursor, a.cursor
-		if len(a.sharded)+len(a.copies) != 1 {
+		if len(a.sharded) != 1 || len(a.copies) > 0 {
 			a.refuse(&Error{Code: codeNotSupported, Message: "WHERE CURRENT OF is only supported with one table", Hint: hintComment})
 		}
 	case a.env.Bound:
@@ -183,6 +184,9 @@ func (a *analysis) finish() {
 		t.Kind, t.Reason = Syntax, a.refusal
 	case a.refusal != nil:
 		t.Kind, t.Reason = Reject, a.refusal
+	}
+	if t.Kind == 0 { // refused, but for the session being bound
+		t.Kind = Any
 	}
 	if t.Kind == Reject || t.Kind == Syntax {
 		t.keys, t.rows, t.Combine = nil, nil, false

@@ -182,6 +182,7 @@ func (a *analysis) createAs(query *pg.Node, into *pg.IntoClause) {
 	}
 	rows := a.query(query, nil, nil, &level{top: true})
 	rows.rename(into.ColNames)
+	a.movingTimes()
 	t.Returns = false
 	name := quoteName(into.Rel.Relname)
 	switch {

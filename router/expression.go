@@ -18,7 +18,9 @@ func (a *analysis) expressions(nodes []*pg.Node, sc *scope) {
 // Each part of a statement is read exactly once, as each sub-query adds its tables.
 func (a *analysis) expression(n *pg.Node, sc *scope) {
 	switch v := n.GetNode().(type) {
-	case nil, *pg.Node_ColumnRef, *pg.Node_AConst, *pg.Node_String_, *pg.Node_SetToDefault:
+	case *pg.Node_ColumnRef:
+		a.systemColumn(v.ColumnRef)
+	case nil, *pg.Node_AConst, *pg.Node_String_, *pg.Node_SetToDefault:
 	case *pg.Node_ParamRef:
 		a.t.Params = max(a.t.Params, int(v.ParamRef.Number))
 	case *pg.Node_List:
@@ -58,6 +60,15 @@ func (a *analysis) expression(n *pg.Node, sc *scope) {
 		a.expression(v.SortBy.Node, sc)
 	default:
 		a.children(n, sc)
+	}
+}
+
+// systemColumn notes ctid and its like: what they hold, a row has on its own server only.
+func (a *analysis) systemColumn(c *pg.ColumnRef) {
+	name := c.Fields[len(c.Fields)-1].GetString_().GetSval()
+	if systemColumns[name] {
+		a.alone("column " + name + " means something else on each shard")
+		a.diverge("column " + name + " means something else on each shard")
 	}
 }
 

@@ -94,6 +94,8 @@ func (a *analysis) tableItem(v *pg.RangeVar, sc *scope) *item {
 		if !known {
 			a.unknown(v)
 		}
+		a.alone("relation " + quoteName(v.Relname) + " is another one on each shard")
+		a.diverge("relation " + quoteName(v.Relname) + " is another one on each shard")
 		return named(rowset{open: true}, v.Alias, v.Relname)
 	case table.Kind == topology.View:
 		return named(a.view(table), v.Alias, v.Relname)

@@ -106,8 +106,6 @@ func (a *analysis) insertValues(s *pg.InsertStmt, source *pg.SelectStmt, outer *
 				}
 			case cells[i].GetSetToDefault() != nil:
 				a.defaulted(table, c)
-			case table.Kind == topology.Reference:
-				a.movingValue(table, cells[i])
 			}
 		}
 		for i, cell := range cells {
@@ -148,23 +146,6 @@ func (a *analysis) insertedKey(table *topology.Table, n *pg.Node, sc *scope, key
 		return keySource{}, false
 	}
 	return s, true
-}
-
-// movingValue notes a text that is a moving time, if the table has columns that read it as one.
-func (a *analysis) movingValue(table *topology.Table, n *pg.Node) {
-	s := n.GetAConst().GetSval()
-	if s == nil {
-		return
-	}
-	for _, c := range table.Columns {
-		switch c.Type {
-		case 1082, 1083, 1266, 1114, 1184: // date, time, timetz, timestamp, timestamptz
-			a.cacheable = false
-			if movingTime(s.Sval) {
-				a.diverge("the text " + s.Sval + " may stand for the current time, which differs between shards")
-			}
-		}
-	}
 }
 
 // insertSelect reads INSERT … SELECT.

@@ -14,7 +14,7 @@ const (
 const (
 	markHint = 0x1f // the hint's text follows, to the end
 	markKept = 0x1e // a literal follows as it is written
-	// A run of blanks and comments is one ' '. A literal is its LiteralKind, 1 … 9; the kinds 9 and 10 would be a tab and a line break,
+	// A run of blanks and comments is one ' '. A literal is its LiteralKind, 1 … 9: 9 is a tab,
 	// which blanks never leave in a key.
 )
 

@@ -195,15 +195,13 @@ func alike(sql string, std bool, literals []Literal) string {
 			n++
 		}
 		if tok == tokWord {
-			text = strings.Map(func(r rune) rune {
-				if r >= 'a' && r <= 'z' {
-					r -= 'a' - 'A'
+			capitals := []byte(text)
+			for i, c := range capitals {
+				if c >= 'a' && c <= 'z' {
+					capitals[i] -= 'a' - 'A'
 				}
-				return r
-			}, text)
-			if strings.ToValidUTF8(text, "") != text {
-				text = sql[lx.start:lx.pos]
 			}
+			text = string(capitals)
 		}
 		b.WriteString(text)
 	}

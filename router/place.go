@@ -47,6 +47,7 @@ func (a *analysis) placeCopies() {
 			Hint:    "Read the rows first, then write the reference table with constants."})
 		return
 	}
+	a.movingTimes()
 	for _, t := range a.copies {
 		if t.Triggers {
 			a.diverge("table " + quoteName(t.Name) + " has triggers, which may do something else on each shard")
@@ -57,6 +58,28 @@ func (a *analysis) placeCopies() {
 			Message: "the copies of reference table " + table + " would come to differ",
 			Detail:  upper(a.diverges) + ".",
 			Hint:    "Give the values in the statement."})
+	}
+}
+
+// movingTimes looks for texts such as 'now', where something can read them as a time.
+func (a *analysis) movingTimes() {
+	timed := a.timed
+	for _, t := range a.t.Tables {
+		for _, c := range t.Columns {
+			switch c.Type {
+			case 1082, 1083, 1266, 1114, 1184: // date, time, timetz, timestamp, timestamptz
+				timed = true
+			}
+		}
+	}
+	for _, l := range a.lits {
+		if !timed || l.Kind == Integer || l.Kind == Decimal {
+			continue
+		}
+		a.cacheable = false // it depends on the value
+		if s, ok := l.text(a.sql, nil); !ok || movingTime(string(s)) {
+			a.diverge("a text may stand for the current time, which differs between shards")
+		}
 	}
 }
 

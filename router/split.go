@@ -10,6 +10,11 @@ import "strings"
 // parentheses (CREATE RULE … DO (…; …)) or in the BEGIN ATOMIC … END body of a function ends
 // no statement.
 func Split(sql string, stdStrings bool, dst []Span) []Span {
+	if whole := trim(sql, 0, len(sql)); strings.IndexByte(sql, ';') < 0 && whole.Start < whole.End {
+		if c := sql[whole.Start]; c != '-' && c != '/' { // no comment, so it is not empty
+			return append(dst, whole)
+		}
+	}
 	s := splitter{lexer: lexer{sql: sql, std: stdStrings}}
 	from, empty := 0, true
 	for tok := s.next(); tok != tokEnd; tok = s.next() {

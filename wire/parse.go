@@ -77,6 +77,7 @@ type Bind struct {
 	Rest              []byte // the body behind the names, as far as it was given
 	Types             []byte // declared parameter types, set by the caller: 4 bytes each
 	Missed            bool   // Param was asked for a parameter that lies behind the bytes at hand
+	Absent            bool   // Param was asked for a parameter that the client has not given
 
 	formats []byte // 2 bytes each
 	count   int
@@ -114,6 +115,7 @@ func (b *Bind) Count() int { return b.count }
 // Param gives parameter i (from 0). ok is false where there is none, or it lies behind the bytes at hand.
 func (b *Bind) Param(i int) (value []byte, binaryFormat, null, ok bool) {
 	if i < 0 || i >= b.count {
+		b.Absent = true
 		return nil, false, false, false
 	}
 	p, format := b.values, b.format(i)
