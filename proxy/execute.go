@@ -404,7 +404,11 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 				WithHint("Send the statement itself.")
 		}
 	}
-	text := sql[:t.Prepare.NameSpan.Start] + quoteIdentifier(p.statement.Name) + sql[t.Prepare.NameSpan.End:]
+	name := quoteIdentifier(p.statement.Name)
+	text := sql[:t.Prepare.NameSpan.Start] + name + sql[t.Prepare.NameSpan.End:]
+	s.renamed.from = utf8.RuneCountInString(sql[:t.Prepare.NameSpan.Start])
+	s.renamed.shift = len(name) - utf8.RuneCountInString(sql[t.Prepare.NameSpan.Start:t.Prepare.NameSpan.End])
+	defer func() { s.renamed.shift = 0 }()
 	for _, shard := range slices.Clone(shards) { // each backend must have the statement first
 		l, err := s.lane(ctx, shard)
 		if err != nil {

@@ -229,6 +229,10 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		sql: strings.Clone(m.SQL), types: bytes.Clone(m.Types), template: t, literals: slices.Clone(s.scratch.Literals),
 		snap: s.snap, env: s.env,
 	}
+	if t.Kind == router.Cursor {
+		// Parsed anew each time: PostgreSQL 15 crashes when a prepared FETCH is described after its cursor has gone.
+		p.statement = &backend.Statement{SQL: p.sql, Types: p.types}
+	}
 	if m.Name == "" {
 		p.statement = &backend.Statement{SQL: p.sql, Types: p.types}
 		s.parses++
@@ -236,7 +240,9 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		s.unnamed = p
 		s.doubted = append(s.doubted, doubt{p: p})
 	} else {
-		p.statement = s.srv.statements.Intern(p.sql, p.types, s.snap.Schema.Version)
+		if p.statement == nil {
+			p.statement = s.srv.statements.Intern(p.sql, p.types, s.snap.Schema.Version)
+		}
 		if s.prepared == nil {
 			s.prepared = make(map[string]*prepared)
 		}

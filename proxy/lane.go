@@ -344,6 +344,11 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 		return errSent
 	}
 	s.srv.stats.failed(e.Code)
+	if s.renamed.shift != 0 && e.Position > s.renamed.from {
+		e.Position -= s.renamed.shift
+		s.client.SetAppended(e.Append(s.client.Append()))
+		return errSent
+	}
 	if strings.Contains(e.Message, backend.StatementPrefix) {
 		e.Message = s.clientNames(e.Message)
 		s.client.SetAppended(e.Append(s.client.Append()))

@@ -58,6 +58,8 @@ type Session struct {
 	doubted  []doubt           // statements whose ParseComplete the client has not been given, oldest first
 	reported map[string]string // parameters as the client was told last
 
+	renamed struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
+
 	bindMessage wire.Bind // the current one
 	parses      uint64
 	portals     map[string]*portal

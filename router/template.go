@@ -51,7 +51,7 @@ type Template struct {
 	Unbound string // why it may only run in a session bound to one shard, "" where it may run in any (temp tables, WITH HOLD)
 	Config  bool   // calls set_config: SetConfig holds what is set
 	Combine bool   // Keyed or Scatter over several shards gives the exact answer
-	Reason  *Error // where !Combine: why several shards are refused. Reject: the error
+	Reason  *Error // Keyed, Insert without Combine: why several shards are refused. Reject: the error. Syntax: the error if the shard finds none
 	Params  int    // highest $n
 	Tables  []*topology.Table
 
