@@ -218,7 +218,7 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 	}
 	switch {
 	case t.Kind == router.Syntax && s.bound == unbound:
-		return s.syntax(ctx, strings.Clone(m.SQL))
+		return s.syntax(ctx, t, strings.Clone(m.SQL))
 	case t.Kind == router.Reject && t.Reason != nil:
 		return t.Reason
 	case len(s.prepared) >= s.srv.cfg.PreparedStatements:
@@ -501,6 +501,9 @@ func (s *Session) target(ctx context.Context) (*prepared, []topology.ShardID, er
 // destinationOf is destination for a bound statement.
 func (s *Session) destinationOf(p *prepared, b *wire.Bind) ([]topology.ShardID, error) {
 	t := p.template
+	if _, open := s.tx.cursors[t.Declare]; open && t.Declare != "" {
+		return append(s.shards[:0], s.tx.cursors[t.Declare]), nil // which says so when it is executed
+	}
 	if s.bound == unbound && (t.Kind == router.Keyed || t.Kind == router.Insert) {
 		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b}
 		var err *router.Error

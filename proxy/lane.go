@@ -236,7 +236,10 @@ func (s *Session) answer(l *lane) error {
 				return s.lost(l, err)
 			}
 		case 'A', 'N':
-			if typ == 'A' || l.notices {
+			switch {
+			case typ == 'A':
+				s.late = append(s.late, m...)
+			case l.notices:
 				s.client.Write(m)
 			}
 		case 'G':

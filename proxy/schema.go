@@ -9,6 +9,7 @@ import (
 	"shardproxy/backend"
 	"shardproxy/router"
 	"shardproxy/topology"
+	"shardproxy/wire"
 )
 
 // schemaKeeper lets one session at a time read the schema.
@@ -89,7 +90,25 @@ func (s *Session) unknown(ctx context.Context, t *router.Template, sql string) (
 		return nil, err
 	}
 	s.snap = s.topology()
-	return s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
+	again, err := s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
+	if err == nil && len(again.Unknown) > 0 && analysed(sql) {
+		return nil, wire.Errorf(wire.CodeFeatureNotSupported, "%s is known to the shards, but not to shardproxy", again.Unknown[0]).
+			WithHint("Name the shard: /* shardproxy: key=… */ in front of the statement.")
+	}
+	return again, err
+}
+
+// analysed says that PostgreSQL looks up the names of a statement when it is parsed, not only when it runs.
+func analysed(sql string) bool {
+	verb := strings.TrimLeft(sql, " \t\r\n(")
+	if i := strings.IndexFunc(verb, func(r rune) bool { return r < 'A' || r > 'z' }); i >= 0 {
+		verb = verb[:i]
+	}
+	switch strings.ToUpper(verb) {
+	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "VALUES", "TABLE":
+		return true
+	}
+	return false
 }
 
 func (s *Server) poolOf(u *User, snap *topology.Snapshot, shard topology.ShardID) *backend.Pool {

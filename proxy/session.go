@@ -58,6 +58,7 @@ type Session struct {
 	doubted  []doubt           // statements whose ParseComplete the client has not been given, oldest first
 	reported map[string]string // parameters as the client was told last
 
+	late    []byte                    // notifications that came while the proxy's own statements ran: they go out at the end of the round
 	renamed struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
 
 	bindMessage wire.Bind // the current one
@@ -250,6 +251,10 @@ func (s *Session) ready(ctx context.Context) {
 				s.log.Warn("the schema could not be read after a change", "error", err)
 			}
 		}
+	}
+	if len(s.late) > 0 {
+		s.client.Write(s.late)
+		s.late = s.late[:0]
 	}
 	t.queries.Add(1)
 	if !s.asked.IsZero() {

@@ -91,7 +91,7 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 			return err
 		}
 		s.tx.log = append(s.tx.log, logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings})
-		s.complete("SET")
+		s.complete(s.lanes[0].tag)
 		return nil
 	case perTransaction:
 		return s.one(ctx, s.anyShard(), sql, false)
@@ -109,6 +109,7 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 	if err := s.onLanes(ctx, sql); err != nil {
 		return err
 	}
+	tag = s.lanes[0].tag
 	if err := s.follow(t.Set); err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (s *Session) onLanes(ctx context.Context, sql string) error {
 	if err != nil {
 		return err
 	}
-	first.notices = true
+	first.notices, first.tag = true, ""
 	first.query(sql, queryHidden)
 	err = s.drain(first)
 	first.notices = false

@@ -241,12 +241,14 @@ func (s *Session) run(ctx context.Context, t *router.Template, sql string) error
 		return s.executeSQL(ctx, t, sql)
 	case router.Deallocate:
 		return s.deallocate(t)
+	case router.Close:
+		return s.closeCursor(ctx, t, sql)
 	case router.Listen:
 		return s.listen(ctx, sql)
 	case router.Explain:
 		return s.explainPlan(t)
 	case router.Syntax:
-		return s.syntax(ctx, sql)
+		return s.syntax(ctx, t, sql)
 	}
 	if t.Reason == nil {
 		return wire.Errorf(wire.CodeInternalError, "statement of kind %d was refused without a reason", t.Kind)
@@ -284,10 +286,40 @@ func (s *Session) data(ctx context.Context, t *router.Template, sql string) erro
 	return s.afterwards(ctx, t, shards)
 }
 
+// closeCursor runs CLOSE on the shard of the cursor, CLOSE ALL on every one of the transaction.
+func (s *Session) closeCursor(ctx context.Context, t *router.Template, sql string) error {
+	if t.Name == "" {
+		if err := s.everyLane(sql); err != nil {
+			return err
+		}
+		clear(s.tx.cursors)
+		s.complete("CLOSE CURSOR ALL")
+		return nil
+	}
+	shard, ok := s.tx.cursors[t.Name]
+	if !ok {
+		shard = s.anyShard()
+	}
+	l, err := s.lane(ctx, shard)
+	if err != nil {
+		return err
+	}
+	l.query(sql, queryHidden)
+	if err := s.drain(l); err != nil {
+		return err
+	}
+	delete(s.tx.cursors, t.Name)
+	s.complete("CLOSE CURSOR")
+	return nil
+}
+
 // destination gives the shards of a statement.
 func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardID, error) {
 	if s.bound != unbound {
 		return append(s.shards[:0], s.bound), nil
+	}
+	if _, open := s.tx.cursors[t.Declare]; open && t.Declare != "" {
+		return nil, wire.Errorf(wire.CodeDuplicateCursor, "cursor \"%s\" already exists", t.Declare)
 	}
 	switch t.Kind {
 	case router.Keyed, router.Insert:
@@ -363,12 +395,15 @@ func (s *Session) afterwards(ctx context.Context, t *router.Template, shards []t
 }
 
 // syntax lets a shard say what is wrong with a text that our grammar does not know. It is parsed there, never run.
-func (s *Session) syntax(ctx context.Context, sql string) error {
+func (s *Session) syntax(ctx context.Context, t *router.Template, sql string) error {
 	if err := s.parseOnly(ctx, sql); err != nil {
 		return err
 	}
 	if verb := strings.TrimLeft(sql, " \t\r\n"); len(verb) > 4 && strings.EqualFold(verb[:4], "COPY") {
 		return s.probeCopy(ctx, sql) // PostgreSQL looks at its options only when it runs
+	}
+	if t.Reason != nil {
+		return t.Reason
 	}
 	return wire.Errorf(wire.CodeFeatureNotSupported, "this statement is newer than the grammar of shardproxy").
 		WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")

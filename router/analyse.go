@@ -106,7 +106,7 @@ func analyseHinted(snap *topology.Snapshot, env *Env, sql string, lits []Literal
 		a := newAnalysis(snap, &Env{SearchPath: env.SearchPath, StdStrings: true, Bound: true}, sql, lits)
 		a.statement(tree.Stmts[0].Stmt)
 		switch a.t.Kind {
-		case Tx, Set, Show, Discard, Prepare, Execute, Deallocate, Cursor, Listen, Notify, Explain, Copy:
+		case Tx, Set, Show, Discard, Prepare, Execute, Deallocate, Cursor, Close, Listen, Notify, Explain, Copy:
 			a = newAnalysis(snap, env, sql, lits) // it does not run on one shard: the comment says nothing
 			a.statement(tree.Stmts[0].Stmt)
 			return a.t, false, nil

@@ -22,7 +22,8 @@ const (
 	Prepare                    // SQL PREPARE: Template.Prepare
 	Execute                    // SQL EXECUTE: Template.Prepare
 	Deallocate                 // SQL DEALLOCATE: Template.Name, "" for ALL
-	Cursor                     // FETCH, MOVE, CLOSE: Template.Name, "" for CLOSE ALL
+	Cursor                     // FETCH, MOVE: Template.Name
+	Close                      // CLOSE: Template.Name, "" for ALL
 	Listen                     // LISTEN, UNLISTEN: Template.Name ("" for UNLISTEN *)
 	Notify                     // NOTIFY: runs on the first shard, where LISTEN listens
 	Explain                    // EXPLAIN (SHARDPROXY) …: answered by the proxy from Template.Inner
@@ -30,7 +31,7 @@ const (
 
 var kindNames = [...]string{Reject: "reject", Syntax: "syntax", Any: "any", Keyed: "keyed", Scatter: "scatter", All: "all", AllBare: "allbare",
 	Insert: "insert", Copy: "copy", Tx: "tx", Set: "set", Show: "show", Discard: "discard", Prepare: "prepare", Execute: "execute",
-	Deallocate: "deallocate", Cursor: "cursor", Listen: "listen", Notify: "notify", Explain: "explain"}
+	Deallocate: "deallocate", Cursor: "cursor", Close: "close", Listen: "listen", Notify: "notify", Explain: "explain"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {

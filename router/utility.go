@@ -35,7 +35,7 @@ func (a *analysis) utility(n *pg.Node) {
 	case *pg.Node_FetchStmt:
 		t.Kind, t.Name, t.Returns = Cursor, v.FetchStmt.Portalname, !v.FetchStmt.Ismove
 	case *pg.Node_ClosePortalStmt:
-		t.Kind, t.Name = Cursor, v.ClosePortalStmt.Portalname
+		t.Kind, t.Name = Close, v.ClosePortalStmt.Portalname
 	case *pg.Node_ListenStmt:
 		t.Kind, t.Name = Listen, v.ListenStmt.Conditionname
 	case *pg.Node_UnlistenStmt:
