@@ -81,7 +81,7 @@ func (s *Session) statements(ctx context.Context, sql string) error {
 		return err
 	}
 	if !s.tx.open {
-		if shard, write, ok := s.together(ctx, sql, spans); ok {
+		if shard, write, ok := s.together(sql, spans); ok {
 			return s.one(ctx, shard, sql, write)
 		}
 	}
@@ -154,7 +154,7 @@ func (s *Session) endImplicit(ctx context.Context) error {
 
 // together says whether several statements belong to one shard as they stand, so that it can run them
 // all by itself with PostgreSQL's own rules for them.
-func (s *Session) together(ctx context.Context, sql string, spans []router.Span) (shard topology.ShardID, write, ok bool) {
+func (s *Session) together(sql string, spans []router.Span) (shard topology.ShardID, write, ok bool) {
 	shard = unbound
 	for _, span := range spans {
 		text := sql[span.Start:span.End]

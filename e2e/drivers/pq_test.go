@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 )
 
 // TestPq drives the proxy with lib/pq through database/sql.
@@ -117,7 +118,7 @@ func (s *pqSuite) copy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
-	in, err := tx.Prepare(pq.CopyIn(s.table, "user_id", "name", "n"))
+	in, err := tx.Prepare("COPY " + s.table + " (user_id, name, n) FROM STDIN")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +145,7 @@ func (s *pqSuite) copy(t *testing.T) {
 }
 
 func (s *pqSuite) errors(t *testing.T) {
-	for query, want := range map[string]pq.ErrorCode{
+	for query, want := range map[string]pqerror.Code{
 		"INSERT INTO " + s.table + " (user_id) VALUES ('ann')":        "23505",
 		"SELECT nosuch FROM " + s.table + " WHERE user_id = 'ann'":    "42703",
 		"SELECT 1 / (n - n) FROM " + s.table + " WHERE user_id='ann'": "22012",
