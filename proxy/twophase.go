@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,18 +24,27 @@ const (
 	commitTable = `CREATE SCHEMA IF NOT EXISTS shardproxy;
 GRANT USAGE ON SCHEMA shardproxy TO PUBLIC;
 CREATE TABLE IF NOT EXISTS shardproxy.commits (
-	gid text PRIMARY KEY, at timestamptz NOT NULL DEFAULT pg_catalog.now(), aborted boolean NOT NULL DEFAULT false);
+	gid text PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	aborted boolean NOT NULL DEFAULT false,
+	participants text[] NOT NULL DEFAULT '{}'); -- the shards that were prepared
 GRANT SELECT, INSERT ON shardproxy.commits TO PUBLIC`
 	recoverAfter = 10 * time.Second // a prepared transaction of this age has lost its proxy
 	recoverEvery = 5 * time.Second
-	forgetAfter  = 10 * time.Minute // decision records of which nobody is prepared any more
+	forgetAfter  = time.Minute // decision records older than this go, once no participant is prepared any more
+	forgetMost   = 1000        // at a time
 )
 
-// newGID names a distributed transaction: cluster, first shard, random.
+// newGID names a distributed transaction: cluster, first shard, random. What is prepared has the name of its own
+// shard behind that: shards may be databases of one server, which knows each name only once.
 func (s *Server) newGID(first topology.ShardID) string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	return gidPrefix + s.cfg.Cluster + ":" + s.snapshot.Load().Shards[first].Name + ":" + hex.EncodeToString(id[:])
+}
+
+func (s *Session) preparedName(l *lane, gid string) string {
+	return quote(gid + ":" + s.shardName(l.shard))
 }
 
 // commitTwoPhase commits on all lanes that wrote, or on none.
@@ -63,7 +73,7 @@ func (s *Session) commitTwoPhase(ctx context.Context) error {
 		_ = s.rollback()
 		return err
 	}
-	if err := s.decide(first, gid); err != nil {
+	if err := s.decide(first, others, gid); err != nil {
 		var unknown *wire.Error
 		if errors.As(err, &unknown) && unknown.Code == wire.CodeTransactionUnknown {
 			s.release(others, readers) // recovery finishes what is prepared
@@ -75,7 +85,7 @@ func (s *Session) commitTwoPhase(ctx context.Context) error {
 		return err
 	}
 	for _, l := range others {
-		l.query("COMMIT PREPARED "+quote(gid), queryHidden)
+		l.query("COMMIT PREPARED "+s.preparedName(l, gid), queryHidden)
 		_ = l.be.Flush()
 	}
 	for _, l := range readers {
@@ -101,7 +111,7 @@ func (s *Session) prepareLanes(lanes []*lane, gid string) (prepared []*lane, err
 	}
 	for _, l := range lanes {
 		l.tag = ""
-		l.query("PREPARE TRANSACTION "+quote(gid), queryHidden)
+		l.query("PREPARE TRANSACTION "+s.preparedName(l, gid), queryHidden)
 		if e := l.be.Flush(); e != nil {
 			_ = s.lost(l, e) // drain finds nothing to read, and the tag is missing
 		}
@@ -128,11 +138,15 @@ func (s *Session) prepareLanes(lanes []*lane, gid string) (prepared []*lane, err
 }
 
 // decide commits on the first writer, with the record of the decision.
-func (s *Session) decide(l *lane, gid string) error {
+func (s *Session) decide(l *lane, others []*lane, gid string) error {
 	if err := s.drain(l); err != nil {
 		return err
 	}
-	l.query("INSERT INTO shardproxy.commits (gid) VALUES ("+quote(gid)+")", queryHidden)
+	names := make([]string, len(others))
+	for i, o := range others {
+		names[i] = quote(s.shardName(o.shard))
+	}
+	l.query("INSERT INTO shardproxy.commits (gid, participants) VALUES ("+quote(gid)+", ARRAY["+strings.Join(names, ",")+"])", queryHidden)
 	if err := s.drain(l); err != nil {
 		return err
 	}
@@ -141,7 +155,7 @@ func (s *Session) decide(l *lane, gid string) error {
 
 func (s *Session) rollbackPrepared(lanes []*lane, gid string) {
 	for _, l := range lanes {
-		l.query("ROLLBACK PREPARED "+quote(gid), queryHidden)
+		l.query("ROLLBACK PREPARED "+s.preparedName(l, gid), queryHidden)
 		if err := s.drain(l); err != nil {
 			s.log.Warn("rollback of a prepared transaction is left to recovery", "gid", gid, "error", err)
 		}
@@ -228,7 +242,11 @@ func (s *Server) recover(ctx context.Context) {
 			if !s.used(snap, topology.ShardID(shard)) {
 				continue
 			}
-			if err := s.recoverShard(ctx, snap, topology.ShardID(shard)); err != nil && ctx.Err() == nil {
+			err := s.recoverShard(ctx, snap, topology.ShardID(shard))
+			if err == nil {
+				err = s.forgetDecisions(ctx, snap, topology.ShardID(shard))
+			}
+			if err != nil && ctx.Err() == nil {
 				s.cfg.Log.Debug("recovery of prepared transactions", "shard", snap.Shards[shard].Name, "error", err)
 			}
 		}
@@ -258,11 +276,12 @@ func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shar
 	if err != nil {
 		return err
 	}
-	for _, gid := range gids {
-		name, _, ok := strings.Cut(gid[len(prefix):], ":")
+	for _, prepared := range gids {
+		gid, of := strings.CutSuffix(prepared, ":"+snap.Shards[shard].Name)
+		name, _, ok := strings.Cut(strings.TrimPrefix(gid, prefix), ":")
 		first := slices.IndexFunc(snap.Shards, func(sh topology.Shard) bool { return sh.Name == name })
-		if !ok || first < 0 {
-			s.cfg.Log.Error("a prepared transaction names an unknown shard", "gid", gid)
+		if !of || !ok || first < 0 {
+			s.cfg.Log.Error("a prepared transaction names an unknown shard", "gid", prepared)
 			continue
 		}
 		committed, err := s.outcome(ctx, snap, topology.ShardID(first), gid)
@@ -274,12 +293,65 @@ func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shar
 			verb = "COMMIT PREPARED "
 		}
 		err = s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-			_, err := c.Rows(verb + quote(gid))
+			_, err := c.Rows(verb + quote(prepared))
 			return err
 		})
-		s.cfg.Log.Warn("recovered a prepared transaction", "gid", gid, "committed", committed, "shard", snap.Shards[shard].Name, "error", err)
+		s.cfg.Log.Warn("recovered a prepared transaction", "gid", prepared, "committed", committed, "shard", snap.Shards[shard].Name, "error", err)
 	}
 	return nil
+}
+
+// forgetDecisions removes old decision records of a shard whose participants have all committed. Tombstones stay: a
+// proxy that hangs may still want to commit. A participant that cannot be asked keeps its records.
+func (s *Server) forgetDecisions(ctx context.Context, snap *topology.Snapshot, first topology.ShardID) error {
+	waiting := make(map[string][]string) // participant → gids
+	var all []string
+	err := s.withService(ctx, snap, first, func(c *backend.Conn) error {
+		rows, err := c.Rows("SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL")
+		if err != nil || rows[0][0] != "t" {
+			return err
+		}
+		rows, err = c.Rows("SELECT gid, pg_catalog.unnest(participants) FROM (SELECT gid, participants FROM shardproxy.commits WHERE NOT aborted" +
+			" AND at < pg_catalog.now() - " + quote(forgetAfter.String()) + "::interval LIMIT " + strconv.Itoa(forgetMost) + ") old")
+		for _, row := range rows {
+			waiting[row[1]] = append(waiting[row[1]], row[0])
+			all = append(all, row[0])
+		}
+		return err
+	})
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	keep := make(map[string]bool)
+	for name, gids := range waiting {
+		shard := slices.IndexFunc(snap.Shards, func(sh topology.Shard) bool { return sh.Name == name })
+		var prepared [][]string
+		err := errors.New("the shard is not in the map")
+		if shard >= 0 {
+			err = s.withService(ctx, snap, topology.ShardID(shard), func(c *backend.Conn) (err error) {
+				prepared, err = c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()")
+				return err
+			})
+		}
+		for _, gid := range gids {
+			if err != nil || slices.ContainsFunc(prepared, func(row []string) bool { return row[0] == gid+":"+name }) {
+				keep[gid] = true
+			}
+		}
+	}
+	var gone []string
+	for _, gid := range all {
+		if !keep[gid] {
+			gone = append(gone, quote(gid))
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return s.withService(ctx, snap, first, func(c *backend.Conn) error {
+		_, err := c.Rows("DELETE FROM shardproxy.commits WHERE gid IN (" + strings.Join(gone, ",") + ")")
+		return err
+	})
 }
 
 // outcome says whether the transaction was committed. Where it was not, it never will be.
