@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -145,8 +144,12 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		}
 		pause = 0
 		s.wg.Go(func() {
-			defer conn.Close()
-			s.handle(ctx, conn)
+			session := s.admit(ctx, conn)
+			if session == nil {
+				_ = conn.Close()
+				return
+			}
+			s.wg.Go(func() { s.converse(ctx, session, conn) }) // on a stack that no login has grown
 		})
 	}
 }
@@ -193,13 +196,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// handle runs one client connection.
-func (s *Server) handle(ctx context.Context, conn net.Conn) {
+// converse runs a session to its end. Its frame is small: it stays on the stack of an idle session.
+func (s *Server) converse(ctx context.Context, session *Session, conn net.Conn) {
+	defer conn.Close()
+	defer s.forget(session)
+	if err := session.serve(ctx); err != nil && !errors.Is(err, errDrain) {
+		session.logger().Debug("session ended", "error", err)
+	}
+}
+
+// admit brings a connection to the point where its session may run. nil: there is nothing more to do.
+func (s *Server) admit(ctx context.Context, conn net.Conn) *Session {
 	log := s.cfg.Log.With("client", conn.RemoteAddr().String())
 	if n := s.unauthenticated.Add(1); int(n) > s.cfg.MaxUnauthenticated {
 		s.unauthenticated.Add(-1)
 		_, _ = conn.Write(wire.Fatalf(wire.CodeTooManyConnections, "too many connections that are not logged in yet").Append(nil))
-		return
+		return nil
 	}
 	accepted, user, err := s.authenticate(ctx, conn)
 	s.unauthenticated.Add(-1)
@@ -207,16 +219,16 @@ func (s *Server) handle(ctx context.Context, conn net.Conn) {
 		if err != io.EOF {
 			log.Info("login failed", "error", err)
 		}
-		return
+		return nil
 	}
 	if user == nil { // a cancel request: done
-		return
+		return nil
 	}
 	if accepted.Startup.Database() == ConsoleDatabase && s.Console != nil {
 		if err := s.Console.Serve(s.consoles, wire.NewStream(accepted.Conn), accepted.Startup); err != nil {
 			log.Debug("console session ended", "error", err)
 		}
-		return
+		return nil
 	}
 	session, err := s.newSession(ctx, accepted.Conn, accepted.Startup, user)
 	if err != nil {
@@ -226,13 +238,9 @@ func (s *Server) handle(ctx context.Context, conn net.Conn) {
 		}
 		e.Severity, e.SeverityText = wire.SeverityFatal, ""
 		log.Info("login failed", "error", s.refuse(accepted.Conn, e))
-		return
+		return nil
 	}
-	defer s.forget(session)
-	session.log = log.With("session", session.id, "user", session.user.Name)
-	if err := session.serve(ctx); err != nil && !errors.Is(err, errDrain) {
-		session.log.Debug("session ended", "error", err)
-	}
+	return session
 }
 
 // refuse tells a client that is not logged in why not.
@@ -305,7 +313,7 @@ func (s *Server) newSession(ctx context.Context, conn net.Conn, startup *wire.St
 	}
 	c := &Session{
 		srv: s, client: wire.NewStream(conn), startup: startup, user: user, bound: unbound, started: time.Now(),
-		pooling: user.Pooling, base: backend.NoSettings, log: s.cfg.Log,
+		pooling: user.Pooling, base: backend.NoSettings,
 	}
 	if err := s.enroll(c); err != nil {
 		return nil, err
@@ -313,15 +321,13 @@ func (s *Server) newSession(ctx context.Context, conn net.Conn, startup *wire.St
 	c.routes = s.routesFor(user)
 	c.home = topology.ShardID(c.id % uint64(len(c.routes.snap.Shards)))
 	c.use(backend.NoSettings)
-	reports, err := s.logins.settle(ctx, c, base)
-	if err != nil {
+	if err := s.logins.settle(ctx, c, base); err != nil {
 		s.forget(c)
 		return nil, err
 	}
-	c.reported = reports
 	out := c.client.Append()
 	for _, name := range reportable {
-		if value, ok := reports[name]; ok {
+		if value, ok := c.knows(name); ok {
 			out = wire.AppendParameterStatus(out, name, value)
 		}
 	}
@@ -451,17 +457,29 @@ type logins struct {
 	known map[string]*login
 }
 
-// login is the settings of a startup message as a shard understood them.
+// login is the settings of a startup message as a shard understood them, without application_name.
 type login struct {
 	settings *backend.Settings
 	reports  map[string]string
+
+	named atomic.Pointer[backend.Settings] // the settings with the application_name that came last: mostly it is one
+}
+
+func (l *login) withName(name string) *backend.Settings {
+	if s := l.named.Load(); s != nil {
+		if v, _ := s.Get("application_name"); v == name {
+			return s
+		}
+	}
+	s := l.settings.With("application_name", name)
+	l.named.Store(s)
+	return s
 }
 
 const loginsMax = 10_000
 
-// settle makes the settings of the startup message the session's own, and gives what the client is told of
-// reported parameters.
-func (g *logins) settle(ctx context.Context, c *Session, base *backend.Settings) (map[string]string, error) {
+// settle makes the settings of the startup message the session's own.
+func (g *logins) settle(ctx context.Context, c *Session, base *backend.Settings) error {
 	name, named := base.Get("application_name")
 	checked := base.Without("application_name") // any text will do, and many differ
 	key := c.user.ServerUser
@@ -474,7 +492,7 @@ func (g *logins) settle(ctx context.Context, c *Session, base *backend.Settings)
 	if l == nil {
 		var err error
 		if l, err = ask(ctx, c, checked); err != nil {
-			return nil, err
+			return err
 		}
 		g.mu.Lock()
 		if g.known == nil || len(g.known) >= loginsMax {
@@ -483,19 +501,13 @@ func (g *logins) settle(ctx context.Context, c *Session, base *backend.Settings)
 		g.known[key] = l
 		g.mu.Unlock()
 	}
-	settings, reports := l.settings, maps.Clone(l.reports)
-	reports["application_name"] = ""
 	if named {
 		name = cleanASCII(name)
-		settings = settings.With("application_name", name)
-		reports["application_name"] = name
-	} else {
-		settings = settings.With("application_name", "")
 	}
-	reports["session_authorization"] = c.user.Name
-	c.base = settings
-	c.use(settings)
-	return reports, nil
+	c.reported, c.application = l.reports, name
+	c.base = l.withName(name)
+	c.use(c.base)
+	return nil
 }
 
 // ask lets a shard check the settings and say what they become.

@@ -28,7 +28,6 @@ type Session struct {
 	user     *User
 	routes   *routes
 	key      wire.CancelKey
-	log      *slog.Logger
 	started  time.Time
 	pooling  PoolMode
 	extended bool // the current statement came by the extended protocol
@@ -53,10 +52,12 @@ type Session struct {
 	spare []*lane
 	tx    transaction
 
-	prepared map[string]*prepared
-	unnamed  *prepared
-	doubted  []doubt           // statements whose ParseComplete the client has not been given, oldest first
-	reported map[string]string // parameters as the client was told last
+	prepared    map[string]*prepared
+	unnamed     *prepared
+	doubted     []doubt           // statements whose ParseComplete the client has not been given, oldest first
+	reported    map[string]string // parameters as the client was told last; shared between sessions until one differs
+	ownReports  bool              // reported is this session's alone
+	application string            // application_name as the client was told last
 
 	late    []byte                    // notifications that came while the proxy's own statements ran: they go out at the end of the round
 	renamed struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
@@ -94,7 +95,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.srv.stats.panics.Add(1)
-			s.log.Error("panic in a session", "panic", r, "stack", string(debug.Stack()))
+			s.logger().Error("panic in a session", "panic", r, "stack", string(debug.Stack()))
 			for _, l := range s.lanes {
 				l.be.Broken = true
 			}
@@ -248,7 +249,7 @@ func (s *Session) ready(ctx context.Context) {
 		if s.schemaChanged {
 			s.schemaChanged, s.own = false, nil
 			if err := s.srv.reloadSchema(ctx, s.srv.snapshot.Load()); err != nil {
-				s.log.Warn("the schema could not be read after a change", "error", err)
+				s.logger().Warn("the schema could not be read after a change", "error", err)
 			}
 		}
 	}
@@ -346,6 +347,11 @@ func (s *Session) complete(tag string) {
 
 func (s *Session) shardName(id topology.ShardID) string { return s.routes.snap.Shards[id].Name }
 
+// logger is made when it is needed: an idle session holds none.
+func (s *Session) logger() *slog.Logger {
+	return s.srv.cfg.Log.With("session", s.id, "user", s.user.Name, "client", s.client.Conn().RemoteAddr().String())
+}
+
 // template plans a statement with the newest snapshot.
 func (s *Session) template(ctx context.Context, sql string) (*router.Template, error) {
 	s.snap = s.topology()
@@ -370,7 +376,7 @@ func (s *Session) Cancel(ctx context.Context) {
 		wg.Go(func() {
 			defer be.UnlockCancel()
 			if err := be.Cancel(ctx); err != nil {
-				s.log.Warn("cancel failed", "error", err)
+				s.logger().Warn("cancel failed", "error", err)
 			}
 		})
 	}

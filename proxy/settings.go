@@ -39,12 +39,32 @@ func (s *Session) announce() {
 	}
 }
 
+// knows gives a reported parameter as the client was told last.
+func (s *Session) knows(name string) (string, bool) {
+	switch name {
+	case "application_name":
+		return s.application, true
+	case "session_authorization":
+		return s.user.Name, true
+	}
+	v, ok := s.reported[name]
+	return v, ok
+}
+
 // tell reports a parameter to the client, unless it knows.
 func (s *Session) tell(name, value string) {
-	if s.reported[name] == value {
+	if known, _ := s.knows(name); known == value {
 		return
 	}
-	s.reported[name] = value
+	switch {
+	case name == "application_name":
+		s.application = value
+	case !s.ownReports:
+		s.reported, s.ownReports = maps.Clone(s.reported), true
+		fallthrough
+	default:
+		s.reported[name] = value
+	}
 	s.client.SetAppended(wire.AppendParameterStatus(s.client.Append(), name, value))
 }
 

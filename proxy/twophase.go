@@ -95,7 +95,7 @@ func (s *Session) commitTwoPhase(ctx context.Context) error {
 	for _, l := range slices.Concat(others, readers) {
 		if err := s.drain(l); err != nil {
 			// It is decided: the client's COMMIT has succeeded, and recovery finishes it here.
-			s.log.Warn("commit of a prepared transaction is left to recovery", "gid", gid, "error", err)
+			s.logger().Warn("commit of a prepared transaction is left to recovery", "gid", gid, "error", err)
 		}
 	}
 	s.ended(true)
@@ -157,7 +157,7 @@ func (s *Session) rollbackPrepared(lanes []*lane, gid string) {
 	for _, l := range lanes {
 		l.query("ROLLBACK PREPARED "+s.preparedName(l, gid), queryHidden)
 		if err := s.drain(l); err != nil {
-			s.log.Warn("rollback of a prepared transaction is left to recovery", "gid", gid, "error", err)
+			s.logger().Warn("rollback of a prepared transaction is left to recovery", "gid", gid, "error", err)
 		}
 	}
 }

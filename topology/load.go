@@ -9,7 +9,7 @@ import (
 // to keep.
 type Query func(ctx context.Context, sql string) (rows [][]string, err error)
 
-// LoadSchema reads the tables, views and functions of one database through query, and places the tables
+// LoadSchema reads the tables, views, functions and operators of one database through query, and places the tables
 // by rules. All shards have the same schema, so any one of them will do. A table that cannot be placed
 // is no error: Table.Problem says why.
 //
@@ -44,7 +44,11 @@ func loadSchema(ctx context.Context, query Query, rules KeyRules) (*Schema, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Schema{Version: NextSchemaVersion(), Tables: l.place(), Functions: functions, Rules: rules}, nil
+	operators, err := l.readOperators(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Schema{Version: NextSchemaVersion(), Tables: l.place(), Functions: functions, Operators: operators, Rules: rules}, nil
 }
 
 // loader holds the tables by OID until they are placed.
@@ -63,15 +67,19 @@ type loadedTable struct {
 // Names that begin with pg_ are reserved for the system: pg_catalog, pg_toast, pg_temp_1 ….
 const userNamespace = `n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'shardproxy')`
 
+// readTables leaves out the tables that are named like a system catalog: without a schema, their name
+// means the catalog.
 func (l *loader) readTables(ctx context.Context) error {
 	const query = `
 		SELECT c.oid, n.nspname, c.relname, c.relkind,
 		       CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
-		       EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+		       EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+		               AND t.tgfoid NOT IN (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = to_regnamespace('shardproxy')))
 		       OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'),
 		       array_to_string(ARRAY(SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno), ',')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind IN ('r', 'p', 'v', 'm') AND ` + userNamespace
+		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND ` + userNamespace + `
+		AND NOT (c.relname ~ '^pg_' AND EXISTS (SELECT FROM pg_class s WHERE s.relname = c.relname AND s.relnamespace = 'pg_catalog'::regnamespace))`
 	rows, err := l.query(ctx, query)
 	if err != nil {
 		return err
@@ -89,7 +97,10 @@ func (l *loader) readTables(ctx context.Context) error {
 		if f.err != nil {
 			return f.err
 		}
-		if kind == "v" || kind == "m" {
+		switch kind {
+		case "S", "f":
+			t.Kind, t.placed = Other, true
+		case "v", "m":
 			t.Kind, t.Stored, t.placed = View, kind == "m", true
 			if t.Definition == "" { // pg_get_viewdef reads later than the SELECT does
 				return fmt.Errorf("view %v was dropped meanwhile", t.TableName)
@@ -100,7 +111,8 @@ func (l *loader) readTables(ctx context.Context) error {
 	return nil
 }
 
-// readColumns also finds how volatile a default is. The server keeps it as a tree in text form, from
+// readColumns also finds the primary key, the length of a varchar(n) (a domain may give it), and how
+// volatile a default is. The server keeps it as a tree in text form, from
 // which the functions and operators called and the kinds of its nodes can be read; a node that we do
 // not know counts as volatile. 'z', the worst, is a volatile one that draws from a sequence. A generated
 // column has no default; a domain may give one.
@@ -109,14 +121,16 @@ func (l *loader) readTables(ctx context.Context) error {
 func (l *loader) readColumns(ctx context.Context) error {
 	const query = `
 		WITH RECURSIVE domains AS (
-			SELECT oid, typbasetype AS base, typnotnull FROM pg_type WHERE typtype = 'd'
+			SELECT oid, typbasetype AS base, typnotnull, typtypmod AS modifier FROM pg_type WHERE typtype = 'd'
 			UNION ALL
-			SELECT d.oid, t.typbasetype, d.typnotnull OR t.typnotnull FROM domains d JOIN pg_type t ON t.oid = d.base AND t.typtype = 'd'
+			SELECT d.oid, t.typbasetype, d.typnotnull OR t.typnotnull, greatest(d.modifier, t.typtypmod) FROM domains d JOIN pg_type t ON t.oid = d.base AND t.typtype = 'd'
 		), types AS (
-			SELECT d.oid, max(d.base) FILTER (WHERE t.typtype <> 'd') AS base, bool_or(d.typnotnull) AS notnull
+			SELECT d.oid, max(d.base) FILTER (WHERE t.typtype <> 'd') AS base, bool_or(d.typnotnull) AS notnull, max(d.modifier) AS modifier
 			FROM domains d JOIN pg_type t ON t.oid = d.base GROUP BY d.oid
 		)
-		SELECT a.attrelid, a.attname, coalesce(types.base, a.atttypid), a.attnotnull OR coalesce(types.notnull, false),
+		SELECT a.attrelid, a.attname, coalesce(types.base, a.atttypid),
+		       CASE WHEN coalesce(types.base, a.atttypid) = 'varchar'::regtype THEN nullif(greatest(a.atttypmod, types.modifier, 4) - 4, 0) END,
+		       a.attnotnull OR coalesce(types.notnull, false),
 		       CASE WHEN a.attidentity <> '' THEN 'z' WHEN e.tree IS NOT NULL THEN (
 				SELECT max(CASE
 					WHEN m[3] IS NULL THEN coalesce((
@@ -130,7 +144,8 @@ func (l *loader) readColumns(ctx context.Context) error {
 					WHEN m[3] = 'NEXTVALUEEXPR' THEN 'z'
 					ELSE 'v' END)
 				FROM regexp_matches(e.tree, ':(funcid|opno) ([0-9]+)|[{]([A-Z_]+)', 'g') m) END,
-		       a.attgenerated <> '', coalesce(NOT l.collisdeterministic, false)
+		       a.attgenerated <> '', coalesce(NOT l.collisdeterministic, false),
+		       (SELECT k.at FROM generate_series(0, p.indnkeyatts - 1) k(at) WHERE p.indkey[k.at] = a.attnum)
 		FROM pg_attribute a
 		JOIN pg_class c ON c.oid = a.attrelid
 		JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -138,30 +153,44 @@ func (l *loader) readColumns(ctx context.Context) error {
 		LEFT JOIN types ON types.oid = a.atttypid
 		LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''
+		LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
 		LEFT JOIN LATERAL (SELECT coalesce(d.adbin, t.typdefaultbin)::text AS tree) e ON a.attgenerated = ''
-		WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm') AND ` + userNamespace + `
+		WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ` + userNamespace + `
 		ORDER BY a.attrelid, a.attnum`
 	rows, err := l.query(ctx, query)
 	if err != nil {
 		return err
 	}
 	for _, row := range rows {
-		f, err := newFields(row, 7)
+		f, err := newFields(row, 9)
 		if err != nil {
 			return err
 		}
 		t := l.tables[f.oid()]
-		c := Column{Name: f.text(), Type: f.oid(), NotNull: f.bool()}
+		c := Column{Name: f.text(), Type: f.oid(), Length: max(f.number(), 0), NotNull: f.bool()}
 		c.Default, c.Sequence = f.defaultVolatility()
 		c.Generated, c.Fuzzy = f.bool(), f.bool()
+		inPrimary := f.number()
 		if f.err != nil {
 			return f.err
 		}
 		if t != nil {
 			t.Columns = append(t.Columns, c)
+			t.addPrimary(inPrimary, c.Name)
 		}
 	}
 	return nil
+}
+
+// addPrimary notes that a column is at this place of t's primary key, -1 where it is not part of it.
+func (t *Table) addPrimary(at int, column string) {
+	if at < 0 {
+		return
+	}
+	for len(t.Primary) <= at {
+		t.Primary = append(t.Primary, "")
+	}
+	t.Primary[at] = column
 }
 
 // readFunctions sums up the overloads of each name in all schemas, as a bare name may mean any of them.
@@ -189,59 +218,34 @@ func (l *loader) readFunctions(ctx context.Context) (map[string]Function, error)
 	return functions, nil
 }
 
-// place places every table and gives them by name.
-func (l *loader) place() map[TableName]*Table {
-	tables := make(map[TableName]*Table, len(l.tables))
-	for _, t := range l.tables {
-		l.placeTable(t)
-		tables[t.TableName] = &t.Table
+// readOperators reads the operators of which only users know what they do.
+func (l *loader) readOperators(ctx context.Context) (map[string]Operator, error) {
+	const query = `
+		SELECT o.oprname, max(p.provolatile::text), coalesce(bool_or(
+		       coalesce(nullif(l.typbasetype, 0), l.oid) IN (20, 21, 23, 25, 1043, 2950) AND
+		       coalesce(nullif(r.typbasetype, 0), r.oid) IN (20, 21, 23, 25, 1043, 2950)), false)
+		FROM pg_operator o
+		JOIN pg_proc p ON p.oid = o.oprcode
+		JOIN pg_type r ON r.oid = o.oprright
+		LEFT JOIN pg_type l ON l.oid = o.oprleft
+		WHERE o.oprnamespace <> 'pg_catalog'::regnamespace
+		AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')
+		GROUP BY o.oprname`
+	rows, err := l.query(ctx, query)
+	if err != nil {
+		return nil, err
 	}
-	return tables
-}
-
-// placeTable places t by the rules, or where its parents are: a query of a partitioned table or of
-// an inheritance parent reads its children too. Inheritance has no cycles.
-func (l *loader) placeTable(t *loadedTable) {
-	if t.placed {
-		return
-	}
-	t.placed = true
-	var parents []*loadedTable
-	for _, oid := range t.parents {
-		if parent := l.tables[oid]; parent != nil {
-			l.placeTable(parent)
-			parents = append(parents, parent)
-		}
-	}
-	if len(parents) == 0 {
-		var err error
-		t.Kind, t.Key, t.KeyType, err = l.rules.Place(t.TableName, t.Columns)
+	operators := make(map[string]Operator, len(rows))
+	for _, row := range rows {
+		f, err := newFields(row, 3)
 		if err != nil {
-			t.Problem = err.Error()
+			return nil, err
 		}
-		return
-	}
-	t.inherit(&parents[0].Table)
-	for _, parent := range parents[1:] {
-		if parent.Kind != t.Kind || parent.KeyColumn() != t.KeyColumn() {
-			t.refuse(fmt.Sprintf("table %v inherits from %v and %v, which are placed differently", t.TableName, t.Parent, parent.TableName))
+		name := f.text()
+		operators[name] = Operator{Volatility: f.volatility(), Keys: f.bool()}
+		if f.err != nil {
+			return nil, f.err
 		}
 	}
-	column, listed := l.rules.Explicit[t.TableName]
-	if listed && column != t.KeyColumn() || l.rules.Reference[t.TableName] && t.Kind != Reference {
-		t.refuse(fmt.Sprintf("the rules place table %v elsewhere than %v, of which it is a part", t.TableName, t.Parent))
-	}
-}
-
-// inherit places t as parent is, whose columns t has, if in another order.
-func (t *Table) inherit(parent *Table) {
-	t.Parent, t.Kind, t.KeyType, t.Problem = parent.TableName, parent.Kind, parent.KeyType, parent.Problem
-	if t.Kind == Sharded {
-		t.Key = columnIndex(t.Columns, parent.KeyColumn())
-	}
-}
-
-// refuse marks t as not to be placed.
-func (t *Table) refuse(problem string) {
-	t.Kind, t.KeyType, t.Problem = Sharded, KeyNone, problem
+	return operators, nil
 }

@@ -46,20 +46,27 @@ func TestLoadTables(t *testing.T) {
 		CREATE TABLE ruled (user_id bigint);
 		CREATE RULE r AS ON DELETE TO ruled DO INSTEAD NOTHING;
 		CREATE TABLE empty ();
+		CREATE DOMAIN short AS varchar(7);
+		CREATE DOMAIN shorter AS short;
+		CREATE TABLE lengths (a varchar(3), b shorter, c char(4), d varchar, PRIMARY KEY (d, a) INCLUDE (b));
+		CREATE TABLE pg_class (user_id bigint);
+		CREATE FOREIGN DATA WRAPPER wrapper;
+		CREATE SERVER remote FOREIGN DATA WRAPPER wrapper;
+		CREATE FOREIGN TABLE away (user_id bigint) SERVER remote;
 	`)
 	s := mustLoad(t, conn, DefaultKeyRules())
 	name := func(schema, table string) TableName { return TableName{schema, table} }
 	want := map[TableName]*Table{}
 	for _, table := range []*Table{
-		{TableName: name("public", "users"), Kind: Sharded, KeyType: KeyInt, Key: 0, Columns: []Column{
+		{TableName: name("public", "users"), Kind: Sharded, KeyType: KeyInt, Key: 0, Primary: []string{"id"}, Columns: []Column{
 			{Name: "id", Type: oidInt8, NotNull: true}, {Name: "email", Type: oidText},
 		}},
 		{TableName: name("public", "projects"), Kind: Sharded, KeyType: KeyInt, Key: 1, Columns: []Column{
 			{Name: "id", Type: oidInt8, NotNull: true, Default: Volatile, Sequence: true},
 			{Name: "creator_user_id", Type: oidInt4, NotNull: true},
-			{Name: "name", Type: oidVarchar, Default: Immutable},
+			{Name: "name", Type: oidVarchar, Length: 10, Default: Immutable},
 		}},
-		{TableName: name("public", "plans"), Kind: Reference, Key: -1, Triggers: true, Columns: []Column{{Name: "code", Type: oidText, NotNull: true}}},
+		{TableName: name("public", "plans"), Kind: Reference, Key: -1, Triggers: true, Primary: []string{"code"}, Columns: []Column{{Name: "code", Type: oidText, NotNull: true}}},
 		{TableName: name("app", "Odd Name"), Kind: Sharded, KeyType: KeyUUID, Key: 0, Columns: []Column{
 			{Name: "user_id", Type: oidUUID, NotNull: true}, {Name: "sum", Type: oidInt4, Generated: true},
 		}},
@@ -74,6 +81,14 @@ func TestLoadTables(t *testing.T) {
 		{TableName: name("public", "child"), Kind: Sharded, KeyType: KeyInt, Columns: []Column{{Name: "user_id", Type: oidInt8}}},
 		{TableName: name("public", "ruled"), Kind: Sharded, KeyType: KeyInt, Triggers: true, Columns: []Column{{Name: "user_id", Type: oidInt8}}},
 		{TableName: name("public", "empty"), Kind: Reference, Key: -1},
+		{TableName: name("public", "lengths"), Kind: Reference, Key: -1, Primary: []string{"d", "a"}, Columns: []Column{
+			{Name: "a", Type: oidVarchar, Length: 3, NotNull: true},
+			{Name: "b", Type: oidVarchar, Length: 7},
+			{Name: "c", Type: 1042},
+			{Name: "d", Type: oidVarchar, NotNull: true},
+		}},
+		{TableName: name("public", "away"), Kind: Other, Key: -1, Columns: []Column{{Name: "user_id", Type: oidInt8}}},
+		{TableName: name("public", "projects_id_seq"), Kind: Other, Key: -1},
 	} {
 		want[table.TableName] = table
 	}
@@ -177,6 +192,16 @@ func TestLoadPlacement(t *testing.T) {
 		CREATE TABLE torn (a int, user_id int) PARTITION BY LIST (a);
 		CREATE TABLE torn_1 PARTITION OF torn DEFAULT;
 		CREATE TABLE no_such_key (x int);
+		CREATE TABLE abroad (user_id int) PARTITION BY LIST (user_id);
+		CREATE TABLE abroad_1 PARTITION OF abroad FOR VALUES IN (1) PARTITION BY LIST (user_id);
+		CREATE FOREIGN DATA WRAPPER wrapper;
+		CREATE SERVER remote FOREIGN DATA WRAPPER wrapper;
+		CREATE FOREIGN TABLE abroad_1_1 PARTITION OF abroad_1 DEFAULT SERVER remote;
+		CREATE FUNCTION touched() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+		CREATE TRIGGER t BEFORE INSERT ON parted_2_1 FOR EACH ROW EXECUTE FUNCTION touched();
+		CREATE SCHEMA shardproxy;
+		CREATE FUNCTION shardproxy.fence() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+		CREATE TRIGGER f BEFORE INSERT ON by_domain FOR EACH ROW EXECUTE FUNCTION shardproxy.fence();
 	`)
 	rules := DefaultKeyRules()
 	rules.Explicit = map[TableName]string{
@@ -209,6 +234,8 @@ func TestLoadPlacement(t *testing.T) {
 		{"mixed", Sharded, "", KeyNone, "base", "placed differently"},
 		{"torn_1", Sharded, "user_id", KeyNone, "torn", "elsewhere"},
 		{"no_such_key", Sharded, "", KeyNone, "", `no column "y"`},
+		{"abroad", Sharded, "user_id", KeyNone, "", "another server"},
+		{"abroad_1", Sharded, "user_id", KeyNone, "abroad", "another server"},
 	}
 	for _, test := range tests {
 		table := s.Tables[TableName{"public", test.table}]
@@ -225,6 +252,12 @@ func TestLoadPlacement(t *testing.T) {
 	}
 	if c := s.Tables[TableName{"public", "by_nested"}].Columns[0]; c.Type != oidInt8 || !c.NotNull {
 		t.Errorf("a column of a domain is %+v", c)
+	}
+
+	for name, want := range map[string]bool{"by_domain": false, "parted": true, "parted_1": false, "parted_2": true, "parted_2_1": true} {
+		if got := s.Tables[TableName{"public", name}].Triggers; got != want {
+			t.Errorf("%s: triggers %v, want %v", name, got, want)
+		}
 	}
 
 	rules.RefuseUnlisted = true
@@ -261,6 +294,21 @@ func TestLoadFunctions(t *testing.T) {
 	}
 	if _, ok := s.Functions["no_such_function"]; ok {
 		t.Error("an unknown function is known")
+	}
+}
+
+func TestLoadOperators(t *testing.T) {
+	conn := database(t, `
+		CREATE FUNCTION same(varchar, varchar) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true';
+		CREATE OPERATOR = (FUNCTION = same, LEFTARG = varchar, RIGHTARG = varchar);
+		CREATE FUNCTION same(point, point) RETURNS bool STABLE LANGUAGE sql AS 'SELECT true';
+		CREATE OPERATOR = (FUNCTION = same, LEFTARG = point, RIGHTARG = point);
+		CREATE FUNCTION draw(point) RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1';
+		CREATE OPERATOR @@@@ (FUNCTION = draw, RIGHTARG = point);
+		CREATE EXTENSION pg_trgm`)
+	want := map[string]Operator{"=": {Volatility: Stable, Keys: true}, "@@@@": {Volatility: Volatile}}
+	if diff := cmp.Diff(want, mustLoad(t, conn, DefaultKeyRules()).Operators); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -35,6 +35,19 @@ func (f *fields) bool() bool {
 	return value == "t"
 }
 
+// number reads an integer that is not negative; "" is -1.
+func (f *fields) number() int {
+	value := f.text()
+	if value == "" {
+		return -1
+	}
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil {
+		f.fail("a number", value)
+	}
+	return int(n)
+}
+
 func (f *fields) oid() uint32 { return f.parseOID(f.text()) }
 
 // oids reads OIDs separated by commas; "" is none.

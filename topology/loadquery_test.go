@@ -64,15 +64,23 @@ func script(results ...[][]string) Query {
 func TestLoadText(t *testing.T) {
 	s, err := LoadSchema(t.Context(), script(
 		[][]string{{"4294967295", "public", "child", "r", "", "t", "7,8"}, {"7", "public", "users", "r", "", "f", ""}},
-		[][]string{{"7", "id", "20", "t", "z", "f", "f"}, {"9", "of a dropped table", "20", "f", "", "f", "f"}, {"4294967295", "id", "20", "f", "s", "f", "t"}},
+		[][]string{
+			{"7", "id", "20", "", "t", "z", "f", "f", "1"},
+			{"9", "of a dropped table", "20", "", "f", "", "f", "f", ""},
+			{"4294967295", "id", "20", "", "f", "s", "f", "t", ""},
+			{"7", "code", "1043", "5", "f", "", "f", "f", "0"},
+		},
 		[][]string{{"now", "s", "t", "f", "f"}},
+		[][]string{{"=", "i", "t"}},
 	), DefaultKeyRules())
 	if err != nil {
 		t.Fatal(err)
 	}
 	users, child := TableName{"public", "users"}, TableName{"public", "child"}
 	want := map[TableName]*Table{
-		users: {TableName: users, Kind: Sharded, KeyType: KeyInt, Columns: []Column{{Name: "id", Type: oidInt8, NotNull: true, Default: Volatile, Sequence: true}}},
+		users: {TableName: users, Kind: Sharded, KeyType: KeyInt, Triggers: true, Primary: []string{"code", "id"}, Columns: []Column{
+			{Name: "id", Type: oidInt8, NotNull: true, Default: Volatile, Sequence: true}, {Name: "code", Type: oidVarchar, Length: 5},
+		}},
 		child: {TableName: child, Kind: Sharded, KeyType: KeyInt, Parent: users, Triggers: true, Columns: []Column{{Name: "id", Type: oidInt8, Default: Stable, Fuzzy: true}}},
 	}
 	if diff := cmp.Diff(want, s.Tables); diff != "" {
@@ -80,6 +88,9 @@ func TestLoadText(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]Function{"now": {Volatility: Stable, Builtin: true}}, s.Functions); diff != "" {
 		t.Errorf("functions (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]Operator{"=": {Volatility: Immutable, Keys: true}}, s.Operators); diff != "" {
+		t.Errorf("operators (-want +got):\n%s", diff)
 	}
 }
 
@@ -94,12 +105,16 @@ func TestLoadFaults(t *testing.T) {
 		{`"4294967296" is not an OID`, [][][]string{{{"7", "public", "users", "r", "", "f", "1,4294967296"}}}},
 		{`"true" is not a bool`, [][][]string{{{"7", "public", "users", "r", "", "true", ""}}}},
 		{"view public.mine was dropped", [][][]string{{{"7", "public", "mine", "v", "", "f", ""}}}},
-		{"8 values instead of 7", [][][]string{table, {{"7", "id", "20", "t", "", "f", "f", "f"}}}},
-		{`"-1" is not an OID`, [][][]string{table, {{"7", "id", "-1", "t", "", "f", "f"}}}},
-		{`"vv" is not a volatility`, [][][]string{table, {{"7", "id", "20", "t", "vv", "f", "f"}}}},
+		{"8 values instead of 9", [][][]string{table, {{"7", "id", "20", "", "t", "", "f", "f"}}}},
+		{`"-1" is not an OID`, [][][]string{table, {{"7", "id", "-1", "", "t", "", "f", "f", ""}}}},
+		{`"-5" is not a number`, [][][]string{table, {{"7", "id", "20", "-5", "t", "", "f", "f", ""}}}},
+		{`"vv" is not a volatility`, [][][]string{table, {{"7", "id", "20", "", "t", "vv", "f", "f", ""}}}},
+		{`"x" is not a number`, [][][]string{table, {{"7", "id", "20", "", "t", "", "f", "f", "x"}}}},
 		{"0 values instead of 5", [][][]string{table, nil, {{}}}},
 		{`"" is not a volatility`, [][][]string{table, nil, {{"now", "", "t", "f", "f"}}}},
 		{`"" is not a bool`, [][][]string{table, nil, {{"now", "s", "t", "f", ""}}}},
+		{"2 values instead of 3", [][][]string{table, nil, nil, {{"=", "i"}}}},
+		{`"x" is not a volatility`, [][][]string{table, nil, nil, {{"=", "x", "t"}}}},
 	}
 	for _, test := range tests {
 		s, err := LoadSchema(t.Context(), script(test.results...), DefaultKeyRules())
@@ -111,7 +126,7 @@ func TestLoadFaults(t *testing.T) {
 
 func TestLoadQueryError(t *testing.T) {
 	broken := errors.New("broken")
-	for n := range 3 {
+	for n := range 4 {
 		calls := 0
 		query := func(context.Context, string) ([][]string, error) {
 			if calls++; calls > n {

@@ -58,6 +58,7 @@ const (
 	Sharded   TableKind = iota + 1 // each row on the shard that owns its key hash
 	Reference                      // a full copy on every shard
 	View                           // no rows of its own: Table.Definition
+	Other                          // a sequence or foreign table: what it gives is another thing on each shard
 )
 
 func (k TableKind) String() string {
@@ -68,6 +69,8 @@ func (k TableKind) String() string {
 		return "reference"
 	case View:
 		return "view"
+	case Other:
+		return "other"
 	}
 	return "unknown"
 }
@@ -90,6 +93,7 @@ func (n TableName) String() string { return n.Schema + "." + n.Name }
 type Column struct {
 	Name      string
 	Type      uint32 // type OID; of a domain, that of the type it stands on
+	Length    int    // of a varchar(n): n, in characters; 0 for no limit, and for all other types
 	NotNull   bool
 	Default   Volatility // of the default expression, 0 where there is none
 	Sequence  bool       // the default draws from a sequence (serial, identity, nextval)
@@ -118,8 +122,9 @@ type Table struct {
 	KeyType    KeyType
 	Key        int // index into Columns of the shard key; -1 where there is none
 	Columns    []Column
+	Primary    []string  // the columns of its primary key, in the order of the key
 	Definition string    // of a view: its query, with the names of tables and functions outside pg_catalog qualified
-	Triggers   bool      // has user triggers or rules (a view: rules besides its own SELECT)
+	Triggers   bool      // it, or a partition or child of it, has user triggers or rules (a view: rules besides its own SELECT)
 	Stored     bool      // a materialized view: it has rows of its own, each shard those it saw when it was refreshed
 	Parent     TableName // of a partition or inheritance child: the table whose placement it has
 	Problem    string    // why its rows cannot be placed (Kind is Sharded and KeyType KeyNone), "" where all is well
@@ -141,11 +146,18 @@ type Function struct {
 	SetOf      bool       // one of them returns a set
 }
 
+// Operator sums up all operators of one name that neither PostgreSQL nor an extension brought.
+type Operator struct {
+	Volatility Volatility // the worst of their functions
+	Keys       bool       // one of them takes two values of the types that can be a shard key
+}
+
 // Schema is what the router knows of the tables and functions. Immutable.
 type Schema struct {
 	Version   uint64 // differs between any two schemas of this process
 	Tables    map[TableName]*Table
 	Functions map[string]Function // by bare name
+	Operators map[string]Operator // by bare name
 	Rules     KeyRules            // that placed the tables, and will place new ones
 }
 

@@ -60,10 +60,13 @@ func (st *Startup) Database() string { return st.Params["database"] }
 // AcceptConfig says how clients are greeted. The zero value is plain text with the limits of
 // PostgreSQL.
 type AcceptConfig struct {
-	TLS             *ServerTLS    // nil: SSLRequest is answered with N
-	RequireTLS      bool          // refuse sessions in plain text, except over unix sockets
-	Timeout         time.Duration // from the first byte to the startup packet, TLS included; 0: one minute
-	MaxStartupBytes int           // 0: 10,000
+	TLS        *ServerTLS // nil: SSLRequest is answered with N
+	RequireTLS bool       // refuse sessions in plain text, except over unix sockets
+	// RequireClientCert refuses sessions without a verified client certificate, and so those in plain text,
+	// except over unix sockets.
+	RequireClientCert bool
+	Timeout           time.Duration // from the first byte to the startup packet, TLS included; 0: one minute
+	MaxStartupBytes   int           // 0: 10,000
 }
 
 // Accepted is a client that has either named its session or asked to cancel another one.
@@ -111,6 +114,7 @@ type acceptor struct {
 
 	sslDone, gssDone bool // a second request of the same kind is not a request
 	tls              bool
+	verified         bool // the client has shown a good certificate
 	peerCN           string
 	binding          scram.ChannelBinding
 }
@@ -206,7 +210,7 @@ func (a *acceptor) startTLS(conn net.Conn) error {
 	}
 	a.conn, a.tls, a.binding = secure, true, current.binding
 	if chains := secure.ConnectionState().VerifiedChains; len(chains) > 0 {
-		a.peerCN = chains[0][0].Subject.CommonName
+		a.verified, a.peerCN = true, chains[0][0].Subject.CommonName
 	}
 	return nil
 }
@@ -232,6 +236,9 @@ func (a *acceptor) startup(code uint32, body []byte) (*Accepted, error) {
 	if a.cfg.RequireTLS && !a.tls && !isUnix(a.conn.RemoteAddr()) {
 		return nil, Fatalf(CodeInvalidAuthorization, "connection requires encryption").
 			WithHint("Connect with sslmode=require or stronger.")
+	}
+	if a.cfg.RequireClientCert && !a.verified && !isUnix(a.conn.RemoteAddr()) {
+		return nil, Fatalf(CodeInvalidAuthorization, "connection requires a valid client certificate")
 	}
 	if minor > protocolMinor || len(st.Unrecognized) > 0 {
 		// The whole version, not only its minor part: so do PostgreSQL and libpq, against

@@ -9,10 +9,10 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	const shard = "[[shards]]\nname = \"a\"\nnodes = [{host = \"h\"}]\n"
+	const shard = "[[users]]\nname = \"u\"\n[[shards]]\nname = \"a\"\nnodes = [{host = \"h\"}]\n"
 	tests := []struct{ name, text, out, err string }{
-		{"good", shard, "ok: 1 shard, 1 node, 0 users\n", ""},
-		{"unknown keys", "[pool]\nsize = 1\n" + shard + "colour = 1", "FILE:2:1: unknown key pool.size\nFILE:6:1: unknown key shards[0].colour\n", "FILE cannot be used"},
+		{"good", shard, "ok: 1 shard, 1 node, 1 user\n", ""},
+		{"unknown keys", "[pool]\nsize = 1\n" + shard + "colour = 1", "FILE:2:1: unknown key pool.size\nFILE:8:1: unknown key shards[0].colour\n", "FILE cannot be used"},
 		{"problems", "[pool]\nmode = \"x\"\nsize_max = 0\n" + shard, "FILE:2: pool.mode: \"x\" is not one of transaction, session\nFILE:3: pool.size_max: 0 is not between 1 and 1000\n", "FILE has 2 problems"},
 	}
 	for _, test := range tests {

@@ -193,14 +193,26 @@ func (k *checker) auth(a *Auth) {
 		if r.Type == "hostssl" && k.config.Listen.TLSCert == "" {
 			k.addf(key+"type", "hostssl needs listen.tls_cert")
 		}
-		if r.Method == "cert" && (r.Type == "local" || r.Type == "hostnossl" || k.config.Listen.TLSClientCA == "") {
-			k.addf(key+"method", "cert needs a TLS connection and listen.tls_client_ca")
+		if r.Method == "cert" && (r.Type != "hostssl" || k.config.Listen.TLSClientCerts == "none") {
+			k.addf(key+"method", "cert needs a rule of type hostssl, and listen.tls_client_certs")
 		}
+		k.list(key+"database", r.Database)
+		k.list(key+"user", r.User)
 	}
 	if a.Query != "" {
 		k.nonEmpty("auth.query_user", a.QueryUser)
 		if !strings.Contains(a.Query, "$1") {
 			k.addf("auth.query", "has no $1 for the user name")
+		}
+	}
+}
+
+// list checks names with commas between them.
+func (k *checker) list(key, value string) {
+	for name := range strings.SplitSeq(value, ",") {
+		if strings.TrimSpace(name) == "" {
+			k.addf(key, "%q has an empty name", value)
+			return
 		}
 	}
 }
@@ -223,6 +235,7 @@ var (
 
 func (k *checker) users(users []User) {
 	seen := map[string]bool{}
+	roles := k.rolePasswords()
 	for i := range users {
 		u := &users[i]
 		key := fmt.Sprintf("users[%d].", i)
@@ -234,14 +247,40 @@ func (k *checker) users(users []User) {
 		if s := u.Secret.Reveal(); strings.HasPrefix(s, "SCRAM-SHA-256$") && !scramVerifier.MatchString(s) {
 			k.addf(key+"secret", "begins like a SCRAM verifier but is not one")
 		}
-		if s := u.ServerPassword.Reveal(); scramVerifier.MatchString(s) || md5Verifier.MatchString(s) {
+		if u.ServerPassword.IsVerifier() {
 			k.addf(key+"server_password", "is a verifier; logging in to a node needs the password itself")
 		}
+		roles.add(key+"server_password", u.Role(), u.RolePassword().Reveal())
 		if u.PoolMode != "" {
 			k.oneOf(key+"pool_mode", u.PoolMode, "transaction", "session")
 		}
 		k.between(key+"max_connections", u.MaxConnections, 0, maxCount)
 	}
+}
+
+// rolePasswords finds roles on the nodes that are given two passwords, of which only one could be used.
+type rolePasswords struct {
+	k     *checker
+	known map[string]rolePassword
+}
+
+type rolePassword struct{ key, password string }
+
+func (k *checker) rolePasswords() *rolePasswords {
+	r := &rolePasswords{k, map[string]rolePassword{}}
+	r.add("cluster.service_password", k.config.Cluster.ServiceUser, k.config.Cluster.ServicePassword.Reveal())
+	r.add("auth.query_password", k.config.Auth.QueryUser, k.config.Auth.QueryPassword.Reveal())
+	return r
+}
+
+func (r *rolePasswords) add(key, role, password string) {
+	if role == "" || password == "" {
+		return
+	}
+	if other, ok := r.known[role]; ok && other.password != password {
+		r.k.addf(key, "role %q of the nodes has another password in %s", role, other.key)
+	}
+	r.known[role] = rolePassword{key, password}
 }
 
 func (k *checker) pool(p *Pool) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -77,6 +78,17 @@ type User struct {
 	ServerPassword Secret `toml:"server_password"`
 	PoolMode       string `toml:"pool_mode"`
 	MaxConnections int    `toml:"max_connections"`
+}
+
+// Role is who the user is on the nodes.
+func (u *User) Role() string { return cmp.Or(u.ServerUser, u.Name) }
+
+// RolePassword is the password of Role, "" if none is known: a verifier does not log in.
+func (u *User) RolePassword() Secret {
+	if u.ServerPassword != "" || u.Secret.IsVerifier() {
+		return u.ServerPassword
+	}
+	return u.Secret
 }
 
 // Pool is the connections to PostgreSQL. Sizes count per node, user and database.
@@ -161,6 +173,11 @@ const redacted = "[redacted]"
 
 // Reveal is the secret itself. Never log it.
 func (s Secret) Reveal() string { return string(s) }
+
+// IsVerifier says whether s is not the password, but what PostgreSQL stores of one.
+func (s Secret) IsVerifier() bool {
+	return scramVerifier.MatchString(string(s)) || md5Verifier.MatchString(string(s))
+}
 
 // String, GoString, LogValue and MarshalText keep a secret out of every print and log.
 func (s Secret) String() string { return redacted }

@@ -18,7 +18,7 @@ import (
 )
 
 // minimal is a file that Check accepts.
-const minimal = `
+const minimal = `cluster.service_user = "svc"
 [[shards]]
 name = "a"
 nodes = [{host = "h1"}]
@@ -177,7 +177,7 @@ func TestParseErrors(t *testing.T) {
 // TestCheckReports holds that each wrong value is reported once, by key and line, and nothing else is.
 func TestCheckReports(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"no shards", "", "f.toml: shards: there are none"},
+		{"no shards", "[[users]]\nname = \"u\"", "f.toml: shards: there are none"},
 		{"pool mode", minimal + "[pool]\nmode = \"statement\"", `f.toml:9: pool.mode: "statement" is not one of transaction, session`},
 		{"pool sizes", minimal + "[pool]\nsize_max = 5\nsize_min = 6", "f.toml:10: pool.size_min: 6 is not between 0 and 5"},
 		{"budget", minimal + "[pool]\nmax_backends = 3", "f.toml:8: pool.size_max: 20 is not between 1 and 3"},
@@ -192,18 +192,24 @@ func TestCheckReports(t *testing.T) {
 		{"tls pair is not there", minimal + "[listen]\ntls_cert = \"no/c\"\ntls_key = \"k\"", "f.toml:9: listen.tls_cert: open no/c"},
 		{"rule address", minimal + "[[auth.rules]]\n[[auth.rules]]\naddress = \"10.0.0.0/99\"", `f.toml:10: auth.rules[1].address: "10.0.0.0/99" is not`},
 		{"rule method", minimal + "[[auth.rules]]\nmethod = \"gss\"", `f.toml:9: auth.rules[0].method: "gss" is not one of`},
-		{"cert rule", minimal + "[[auth.rules]]\nmethod = \"cert\"", "f.toml:9: auth.rules[0].method: cert needs a TLS connection"},
+		{"cert rule", minimal + "[[auth.rules]]\nmethod = \"cert\"", "f.toml:9: auth.rules[0].method: cert needs a rule of type hostssl"},
+		{"rule users", minimal + "[[auth.rules]]\nuser = \"a,\"", `f.toml:9: auth.rules[0].user: "a," has an empty name`},
 		{"local address", minimal + "[[auth.rules]]\ntype = \"local\"\naddress = \"all\"", "f.toml:10: auth.rules[0].address: a rule of type local"},
 		{"auth query", minimal + "[auth]\nquery = \"SELECT 1\"\nquery_user = \"u\"", "f.toml:9: auth.query: has no $1"},
 		{"user twice", minimal + "[[users]]\nname = \"u\"\n[[users]]\nname = \"u\"", `f.toml:11: users[1].name: user "u" is listed twice`},
 		{"broken verifier", minimal + "[[users]]\nname = \"u\"\nsecret = \"SCRAM-SHA-256$4096:x\"", "f.toml:10: users[0].secret: begins like a SCRAM verifier"},
 		{"verifier towards nodes", minimal + "[[users]]\nname = \"u\"\nserver_password = \"md5" + strings.Repeat("0", 32) + "\"", "f.toml:10: users[0].server_password: is a verifier"},
-		{"database of the console", minimal + "[cluster]\ndatabase = \"shardproxy\"", "f.toml:9: cluster.database:"},
+		{
+			"a role with two passwords", minimal + "[[users]]\nname = \"r\"\nsecret = \"x\"\n[[users]]\nname = \"u\"\nserver_user = \"r\"\nserver_password = \"y\"",
+			`f.toml:14: users[1].server_password: role "r" of the nodes has another password in users[0].server_password`,
+		},
+		{"nobody to serve", "[[shards]]\nname = \"a\"\nnodes = [{host = \"h\"}]", "f.toml: cluster.service_user: is missing"},
+		{"database of the console", "cluster.database = \"shardproxy\"\n" + minimal, "f.toml:1: cluster.database:"},
 		{"shard twice", minimal + "[[shards]]\nname = \"a\"\nnodes = [{host = \"h9\"}]", `f.toml:9: shards[2].name: shard "a" is listed twice`},
-		{"two primaries", "[[shards]]\nname = \"a\"\nnodes = [{host = \"h1\"}, {host = \"h2\"}]", "f.toml:3: shards[0].nodes: has 2 primaries"},
-		{"nodes as tables", "[[shards]]\nname = \"a\"\n[[shards.nodes]]\nhost = \"h\"\n[[shards.nodes]]\nhost = \"i\"\nport = 7\nrole = \"other\"", `f.toml:8: shards[0].nodes[1].role: "other" is not one of primary, replica`},
+		{"two primaries", "cluster.service_user = \"s\"\n[[shards]]\nname = \"a\"\nnodes = [{host = \"h1\"}, {host = \"h2\"}]", "f.toml:4: shards[0].nodes: has 2 primaries"},
+		{"nodes as tables", "cluster.service_user = \"s\"\n[[shards]]\nname = \"a\"\n[[shards.nodes]]\nhost = \"h\"\n[[shards.nodes]]\nhost = \"i\"\nport = 7\nrole = \"other\"", `f.toml:9: shards[0].nodes[1].role: "other" is not one of primary, replica`},
 		{"node twice", minimal + "[[shards]]\nname = \"c\"\nnodes = [{host = \"h1\"}]", `f.toml:10: shards[2].nodes[0]: is also a node of shard "a"`},
-		{"node without a host", "[[shards]]\nname = \"a\"\nnodes = [\n {port = 1},\n]", "f.toml:4: shards[0].nodes[0].host: is missing"},
+		{"node without a host", "cluster.service_user = \"s\"\n[[shards]]\nname = \"a\"\nnodes = [\n {port = 1},\n]", "f.toml:5: shards[0].nodes[0].host: is missing"},
 		{"range border", minimal + "[[ranges]]\nstart = \"8\"\nshard = \"a\"", `f.toml:9: ranges[0].start: "8" is not 16 hexadecimal digits`},
 		{"range of no shard", minimal + "[[ranges]]\nstart = \"0000000000000000\"\nshard = \"z\"", `f.toml:10: ranges[0].shard: "z" is not one of the shards`},
 		{"gap", minimal + "[[ranges]]\nstart = \"0000000000000001\"\nshard = \"a\"", "f.toml:8: ranges: in order of their start, counted from 0: range 0"},
@@ -215,7 +221,7 @@ func TestCheckReports(t *testing.T) {
 		{"limits", minimal + "[limits]\nparser_tokens = 100000", "f.toml:9: limits.parser_tokens: 100000 is not between 100 and 2500"},
 		{"sslmode", minimal + "[server_tls]\nsslmode = \"verify-full\"", "f.toml:8: server_tls.root_cert: is missing"},
 		{"log", minimal + "[log]\nlevel = \"loud\"", "f.toml:9: log.level:"},
-		{"dotted keys", "log.format = \"xml\"" + minimal, "f.toml:1: log.format:"},
+		{"dotted keys", "log.format = \"xml\"\n" + minimal, "f.toml:1: log.format:"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -302,7 +308,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "f.toml")
 	write(t, path, "[auth]\nuser_file = \"missing.txt\"")
-	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "auth.user_file") {
+	if _, err := Load(path); err == nil || !strings.HasPrefix(err.Error(), path+":2: auth.user_file: open ") {
 		t.Errorf("%v", err)
 	}
 }

@@ -166,6 +166,9 @@ func (k *checker) cluster(c *Cluster) {
 	if c.Database == adminDatabase {
 		k.addf("cluster.database", "%q is the admin console's", adminDatabase)
 	}
+	if c.ServiceUser == "" && len(k.config.Users) == 0 {
+		k.addf("cluster.service_user", "is missing, and there is no user whose role could serve instead")
+	}
 }
 
 func (k *checker) shards(shards []Shard) {

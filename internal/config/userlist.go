@@ -12,7 +12,7 @@ import (
 func (c *Config) readUserFile() error {
 	text, err := os.ReadFile(c.Auth.UserFile)
 	if err != nil {
-		return fmt.Errorf("reading auth.user_file: %w", err)
+		return &FileError{Path: c.path, Line: c.lineOf("auth.user_file"), Message: "auth.user_file: " + err.Error()}
 	}
 	users, err := parseUserList(c.Auth.UserFile, string(text))
 	if err != nil {

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"shardproxy/backend"
+	"shardproxy/internal/config"
+	"shardproxy/proxy"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// proxyConfig is what the file means for the proxy.
+func proxyConfig(c *config.Config, log *slog.Logger) (*proxy.Config, error) {
+	shards, ranges, err := c.Topology()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := c.KeyRules()
+	if err != nil {
+		return nil, err
+	}
+	access, err := accessRules(c.Auth.Rules)
+	if err != nil {
+		return nil, err
+	}
+	toNodes, err := wire.LoadClientTLS(wire.ClientTLSFiles{
+		Mode: wire.SSLMode(c.ServerTLS.SSLMode), RootCert: c.ServerTLS.RootCert, Cert: c.ServerTLS.Cert, Key: c.ServerTLS.Key,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("server_tls: %w", err)
+	}
+	cfg := &proxy.Config{
+		Cluster: c.Cluster.Name, Database: c.Cluster.Database, Shards: shards, Ranges: ranges, Rules: rules,
+		Accept: wire.AcceptConfig{
+			RequireTLS: c.Listen.TLSRequire, RequireClientCert: c.Listen.TLSClientCerts == "require",
+			Timeout: c.Listen.LoginTimeout.Duration, MaxStartupBytes: c.Listen.MaxStartupBytes,
+		},
+		Auth: wire.AuthConfig{Timeout: c.Listen.LoginTimeout.Duration}, Access: access,
+		MaxClients: c.Listen.MaxClients, MaxUnauthenticated: c.Listen.MaxUnauthenticated, Users: make(map[string]*proxy.User),
+		ServerTLS: toNodes, ConnectTimeout: c.Pool.ConnectTimeout.Duration,
+		Pools: backend.Limits{
+			Min: c.Pool.SizeMin, Max: c.Pool.SizeMax, Total: c.Pool.MaxBackends, Wait: c.Pool.AcquireTimeout.Duration,
+			Idle: c.Pool.IdleTimeout.Duration, Lifetime: c.Pool.Lifetime.Duration, CheckAfter: c.Pool.CheckAfter.Duration,
+			Statements: c.Pool.PreparedStatements,
+		},
+		Router:       router.Config{CacheEntries: c.Limits.PlanCacheEntries, MaxTokens: c.Limits.ParserTokens, MaxBytes: c.Limits.QueryBytes},
+		MessageBytes: c.Limits.MessageBytes, QueryBytes: c.Limits.QueryBytes, PreparedStatements: c.Limits.PreparedStatements,
+		Log: log,
+	}
+	if c.Listen.TLSCert != "" {
+		files := wire.ServerTLSFiles{Cert: c.Listen.TLSCert, Key: c.Listen.TLSKey}
+		if c.Listen.TLSClientCerts != "none" {
+			files.ClientCA = c.Listen.TLSClientCA
+		}
+		if cfg.Accept.TLS, err = wire.LoadServerTLS(files); err != nil {
+			return nil, fmt.Errorf("listen.tls_cert: %w", err)
+		}
+	}
+	for i := range c.Users {
+		u := proxyUser(c, &c.Users[i])
+		cfg.Users[u.Name] = u
+		if cfg.Service == nil {
+			cfg.Service = u
+		}
+	}
+	if c.Cluster.ServiceUser != "" {
+		cfg.Service = &proxy.User{ServerUser: c.Cluster.ServiceUser, ServerPassword: c.Cluster.ServicePassword.Reveal()}
+	}
+	return cfg, nil
+}
+
+func proxyUser(c *config.Config, u *config.User) *proxy.User {
+	return &proxy.User{
+		Name: u.Name, Secret: wire.Secret(u.Secret.Reveal()), ServerUser: u.Role(), ServerPassword: u.RolePassword().Reveal(),
+		Pooling: poolMode(cmp.Or(u.PoolMode, c.Pool.Mode)), MaxConnections: u.MaxConnections,
+	}
+}
+
+func poolMode(name string) proxy.PoolMode {
+	if name == "session" {
+		return proxy.SessionPooling
+	}
+	return proxy.TransactionPooling
+}
+
+// accessRules turns the rules of the file into those of wire. They have passed Check.
+func accessRules(list []config.AuthRule) (wire.Rules, error) {
+	rules := make(wire.Rules, len(list))
+	for i, r := range list {
+		rules[i] = wire.Rule{
+			Type: wire.ConnType(r.Type), Databases: names(r.Database), Users: names(r.User), Method: wire.Method(r.Method),
+		}
+		if r.Type == "local" || r.Address == "all" {
+			continue
+		}
+		var err error
+		if rules[i].Address, err = network(r.Address); err != nil {
+			return nil, fmt.Errorf("auth.rules[%d].address: %w", i, err)
+		}
+	}
+	return rules, nil
+}
+
+// names cuts a list at its commas.
+func names(list string) []string {
+	cut := strings.Split(list, ",")
+	for i := range cut {
+		cut[i] = strings.TrimSpace(cut[i])
+	}
+	return cut
+}
+
+// network reads an address, which stands for itself, or a network.
+func network(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap() // as wire compares those of clients
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
