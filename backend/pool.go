@@ -61,9 +61,14 @@ type Pool struct {
 
 // Waiter is one session's place in the queue of a pool. It is reused; the zero value is ready.
 type Waiter struct {
-	ready chan *Conn // a connection, or nil for "there is room to dial: try again"
+	ready chan grant // holds one, so that granting never blocks
 	since time.Time
-	timer *time.Timer
+}
+
+// grant ends a wait: a connection, or an error, or neither for "there is room to dial: try again".
+type grant struct {
+	c   *Conn
+	err error
 }
 
 // Key of the pool.
@@ -92,7 +97,7 @@ func (p *Pool) Acquire(ctx context.Context, w *Waiter) (*Conn, error) {
 		if p.open < p.limits.Max {
 			p.open++
 			p.mu.Unlock()
-			if err := p.budget.take(ctx, p, w); err != nil {
+			if err := p.budget.take(p, w); err != nil {
 				p.vacate()
 				return nil, err
 			}
@@ -101,15 +106,10 @@ func (p *Pool) Acquire(ctx context.Context, w *Waiter) (*Conn, error) {
 		w.enlist()
 		p.waiters = append(p.waiters, w)
 		p.mu.Unlock()
-		c, err := w.wait(ctx, p.limits.Wait)
+		g := <-w.ready
 		p.waited.Add(int64(time.Since(w.since)))
-		if err != nil {
-			if c = p.withdraw(w); c == nil {
-				return nil, err
-			}
-		}
-		if c != nil {
-			return c, nil
+		if g.c != nil || g.err != nil {
+			return g.c, g.err
 		}
 	}
 }
@@ -164,7 +164,7 @@ func (p *Pool) Release(c *Conn) {
 		w := p.waiters[0]
 		p.waiters = p.waiters[1:]
 		p.mu.Unlock()
-		w.ready <- c
+		w.ready <- grant{c: c}
 		return
 	}
 	if p.budget.starving.Load() > 0 {
@@ -200,62 +200,32 @@ func (p *Pool) vacate() {
 	}
 	p.mu.Unlock()
 	if w != nil {
-		w.ready <- nil
+		w.ready <- grant{}
 	}
 }
 
-// withdraw takes w out of the queue. Where it was served in the meantime it gives the connection, if any.
-func (p *Pool) withdraw(w *Waiter) *Conn {
-	p.mu.Lock()
-	for i, other := range p.waiters {
-		if other == w {
-			p.waiters = append(p.waiters[:i:i], p.waiters[i+1:]...)
-			p.mu.Unlock()
-			return nil
-		}
-	}
-	p.mu.Unlock()
-	c := <-w.ready
-	if c == nil { // the right to dial goes to the next one
-		p.mu.Lock()
-		p.open++
-		p.mu.Unlock()
-		p.vacate()
-	}
-	return c
-}
-
+// enlist makes w ready to wait. It waits without a timer: the sweeper expels who has waited too long.
 func (w *Waiter) enlist() {
 	if w.ready == nil {
-		w.ready = make(chan *Conn, 1)
+		w.ready = make(chan grant, 1)
 	}
 	w.since = time.Now()
 }
 
-func (w *Waiter) wait(ctx context.Context, limit time.Duration) (*Conn, error) {
-	select {
-	case c := <-w.ready:
-		return c, nil
-	default:
+// expel ends the wait of those in queue who came before the given time, and gives the rest of the queue.
+func expel(queue []*Waiter, before time.Time) []*Waiter {
+	for len(queue) > 0 && queue[0].since.Before(before) {
+		queue[0].ready <- grant{err: ErrFull}
+		queue = queue[1:]
 	}
-	var expired <-chan time.Time
-	if limit > 0 {
-		if w.timer == nil {
-			w.timer = time.NewTimer(limit)
-		} else {
-			w.timer.Reset(limit)
-		}
-		defer w.timer.Stop()
-		expired = w.timer.C
-	}
-	select {
-	case c := <-w.ready:
-		return c, nil
-	case <-expired:
-		return nil, ErrFull
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return queue
+}
+
+// expelWaiters gives ErrFull to those who have waited too long.
+func (p *Pool) expelWaiters(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiters = expel(p.waiters, now.Add(-p.limits.Wait))
 }
 
 // evict closes the connection that has been idle longest. It says whether there was one.

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// expelEvery is how exactly Limits.Wait is kept.
+const expelEvery = 100 * time.Millisecond
+
 // Pools holds the pools of all nodes, made on first use, under one budget.
 type Pools struct {
 	dialer Dialer
@@ -50,14 +53,24 @@ func (s *Pools) All() []*Pool {
 
 // Run sweeps the pools until ctx ends, then closes what is idle.
 func (s *Pools) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	sweep := time.NewTicker(time.Second)
+	defer sweep.Stop()
+	expel := time.NewTicker(expelEvery)
+	defer expel.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			s.close()
 			return ctx.Err()
-		case now := <-tick.C:
+		case now := <-expel.C:
+			if s.limits.Wait <= 0 {
+				continue
+			}
+			for _, p := range s.All() {
+				p.expelWaiters(now)
+			}
+			s.budget.expelWaiters(now.Add(-s.limits.Wait))
+		case now := <-sweep.C:
 			for _, p := range s.All() {
 				p.sweep(now)
 			}
@@ -71,6 +84,10 @@ func (s *Pools) close() {
 		p.closed = true
 		idle := p.idle
 		p.idle = nil
+		for _, w := range p.waiters {
+			w.ready <- grant{err: errClosed}
+		}
+		p.waiters = nil
 		p.mu.Unlock()
 		for _, c := range idle {
 			p.discard(c)
@@ -92,7 +109,7 @@ type budget struct {
 }
 
 // take makes room for one connection of p.
-func (b *budget) take(ctx context.Context, p *Pool, w *Waiter) error {
+func (b *budget) take(p *Pool, w *Waiter) error {
 	for {
 		b.mu.Lock()
 		if b.limit <= 0 || b.used < b.limit {
@@ -114,30 +131,18 @@ func (b *budget) take(ctx context.Context, p *Pool, w *Waiter) error {
 		b.starving.Store(int32(len(b.queue)))
 		b.mu.Unlock()
 		b.evictOther(p) // one may have become idle before we were seen to starve
-		_, err := w.wait(ctx, p.limits.Wait)
+		g := <-w.ready  // give has counted for us
 		p.waited.Add(int64(time.Since(w.since)))
-		if err == nil {
-			return nil // give has counted for us
-		}
-		if !b.leave(w) { // served in the meantime
-			<-w.ready
-			return nil
-		}
-		return err
+		return g.err
 	}
 }
 
-func (b *budget) leave(w *Waiter) bool {
+// expelWaiters gives ErrFull to those who have waited too long.
+func (b *budget) expelWaiters(before time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, other := range b.queue {
-		if other == w {
-			b.queue = append(b.queue[:i:i], b.queue[i+1:]...)
-			b.starving.Store(int32(len(b.queue)))
-			return true
-		}
-	}
-	return false
+	b.queue = expel(b.queue, before)
+	b.starving.Store(int32(len(b.queue)))
 }
 
 // give takes one connection off the budget, or hands its room to the oldest who starves.
@@ -152,7 +157,7 @@ func (b *budget) give() {
 	b.queue = b.queue[1:]
 	b.starving.Store(int32(len(b.queue)))
 	b.mu.Unlock()
-	w.ready <- nil
+	w.ready <- grant{}
 }
 
 // starvedBefore says whether somebody has waited for room since before t.
