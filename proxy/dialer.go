@@ -1,0 +1,48 @@
+package proxy
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"shardproxy/backend"
+	"shardproxy/wire"
+)
+
+// dialer connects to nodes with the passwords of the users.
+type dialer struct {
+	tls     *wire.ClientTLS
+	timeout time.Duration
+
+	passwords sync.Map // server user → password
+	caches    sync.Map // backend.Key → *wire.SCRAMCache
+}
+
+func (d *dialer) remember(u *User) { d.passwords.Store(u.ServerUser, u.ServerPassword) }
+
+func (d *dialer) config(key backend.Key) *wire.ConnectConfig {
+	cfg := &wire.ConnectConfig{
+		Network: "tcp", Address: key.Address, User: key.User, Database: key.Database, TLS: d.tls, Timeout: d.timeout,
+		Params: map[string]string{"application_name": "shardproxy"},
+	}
+	if folder, port, ok := strings.Cut(key.Address, ":"); ok && strings.HasPrefix(folder, "/") {
+		cfg.Network, cfg.Address = "unix", folder+"/.s.PGSQL."+port
+	}
+	if p, ok := d.passwords.Load(key.User); ok {
+		cfg.Password = p.(string)
+	}
+	cache, _ := d.caches.LoadOrStore(key, &wire.SCRAMCache{})
+	cfg.SCRAM = cache.(*wire.SCRAMCache)
+	return cfg
+}
+
+// Dial connects to a node.
+func (d *dialer) Dial(ctx context.Context, key backend.Key) (*wire.ServerConn, error) {
+	return wire.Connect(ctx, d.config(key))
+}
+
+// Cancel asks a node to cancel what one of our connections runs.
+func (d *dialer) Cancel(ctx context.Context, key backend.Key, cancel wire.CancelKey) error {
+	return wire.SendCancel(ctx, d.config(key), cancel)
+}

@@ -1,0 +1,218 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"shardproxy/backend"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// recovery finishes two-phase commits whose proxy has gone.
+type recovery struct {
+	mu        sync.Mutex // guards installed
+	installed map[string]bool
+}
+
+// install makes the table of decisions on a shard, once in the life of the process.
+func (r *recovery) install(ctx context.Context, s *Server, shard topology.ShardID) error {
+	snap := s.snapshot.Load()
+	name := snap.Shards[shard].Name
+	r.mu.Lock()
+	done := r.installed[name]
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	err := s.withService(ctx, snap, shard, func(c *backend.Conn) error {
+		if rows, err := c.Rows("SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL"); err == nil && len(rows) == 1 && rows[0][0] == "t" {
+			return nil
+		}
+		_, err := c.Rows(commitTable)
+		var raced *wire.Error
+		if errors.As(err, &raced) && (raced.Code == wire.CodeUniqueViolation || strings.HasPrefix(raced.Code, "42P0")) {
+			return nil // another proxy has just made it
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.installed == nil {
+		r.installed = make(map[string]bool)
+	}
+	r.installed[name] = true
+	return nil
+}
+
+// withService runs f with a backend of the service user on a shard.
+func (s *Server) withService(ctx context.Context, snap *topology.Snapshot, shard topology.ShardID, f func(*backend.Conn) error) error {
+	var waiter backend.Waiter
+	pool := s.poolOf(s.cfg.Service, snap, shard)
+	c, err := pool.Acquire(ctx, &waiter)
+	if err != nil {
+		return err
+	}
+	defer pool.Release(c)
+	return f(c)
+}
+
+// recover looks for prepared transactions whose proxy has gone, again and again, on the shards that this proxy
+// has worked with.
+func (s *Server) recover(ctx context.Context) {
+	tick := time.NewTicker(recoverEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		snap := s.snapshot.Load()
+		for shard := range snap.Shards {
+			if ctx.Err() != nil {
+				return
+			}
+			if !s.used(snap, topology.ShardID(shard)) {
+				continue
+			}
+			err := s.recoverShard(ctx, snap, topology.ShardID(shard))
+			if err == nil {
+				err = s.forgetDecisions(ctx, snap, topology.ShardID(shard))
+			}
+			if err != nil && ctx.Err() == nil {
+				s.cfg.Log.Debug("recovery of prepared transactions", "shard", snap.Shards[shard].Name, "error", err)
+			}
+		}
+	}
+}
+
+// used says whether this proxy has a pool on the shard: an unused shard is not connected to for this.
+func (s *Server) used(snap *topology.Snapshot, shard topology.ShardID) bool {
+	node := snap.Shards[shard].Nodes[0]
+	return slices.ContainsFunc(s.pools.All(), func(p *backend.Pool) bool {
+		return p.Key().Address == node.Address() && p.Key().Database == node.Database
+	})
+}
+
+// recoverShard ends the old prepared transactions of one shard as their first shard has decided.
+func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shard topology.ShardID) error {
+	prefix := gidPrefix + s.cfg.Cluster + ":"
+	var gids []string
+	err := s.withService(ctx, snap, shard, func(c *backend.Conn) error {
+		rows, err := c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()" +
+			" AND pg_catalog.starts_with(gid, " + quote(prefix) + ") AND prepared < pg_catalog.clock_timestamp() - " + quote(recoverAfter.String()) + "::interval")
+		for _, row := range rows {
+			gids = append(gids, row[0])
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, prepared := range gids {
+		gid, of := strings.CutSuffix(prepared, ":"+snap.Shards[shard].Name)
+		name, _, ok := strings.Cut(strings.TrimPrefix(gid, prefix), ":")
+		first := slices.IndexFunc(snap.Shards, func(sh topology.Shard) bool { return sh.Name == name })
+		if !of || !ok || first < 0 {
+			s.cfg.Log.Error("a prepared transaction names an unknown shard", "gid", prepared)
+			continue
+		}
+		committed, err := s.outcome(ctx, snap, topology.ShardID(first), gid)
+		if err != nil {
+			return err
+		}
+		verb := "ROLLBACK PREPARED "
+		if committed {
+			verb = "COMMIT PREPARED "
+		}
+		err = s.withService(ctx, snap, shard, func(c *backend.Conn) error {
+			_, err := c.Rows(verb + quote(prepared))
+			return err
+		})
+		s.cfg.Log.Warn("recovered a prepared transaction", "gid", prepared, "committed", committed, "shard", snap.Shards[shard].Name, "error", err)
+	}
+	return nil
+}
+
+// forgetDecisions removes old decision records of a shard whose participants have all committed. Tombstones stay: a
+// proxy that hangs may still want to commit. A participant that cannot be asked keeps its records.
+func (s *Server) forgetDecisions(ctx context.Context, snap *topology.Snapshot, first topology.ShardID) error {
+	waiting := make(map[string][]string) // participant → gids
+	var all []string
+	err := s.withService(ctx, snap, first, func(c *backend.Conn) error {
+		rows, err := c.Rows("SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL")
+		if err != nil || rows[0][0] != "t" {
+			return err
+		}
+		rows, err = c.Rows("SELECT gid, pg_catalog.unnest(participants) FROM (SELECT gid, participants FROM shardproxy.commits WHERE NOT aborted" +
+			" AND at < pg_catalog.now() - " + quote(forgetAfter.String()) + "::interval LIMIT " + strconv.Itoa(forgetMost) + ") old")
+		for _, row := range rows {
+			waiting[row[1]] = append(waiting[row[1]], row[0])
+			all = append(all, row[0])
+		}
+		return err
+	})
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	keep := make(map[string]bool)
+	for name, gids := range waiting {
+		shard := slices.IndexFunc(snap.Shards, func(sh topology.Shard) bool { return sh.Name == name })
+		var prepared [][]string
+		err := errors.New("the shard is not in the map")
+		if shard >= 0 {
+			err = s.withService(ctx, snap, topology.ShardID(shard), func(c *backend.Conn) (err error) {
+				prepared, err = c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()")
+				return err
+			})
+		}
+		for _, gid := range gids {
+			if err != nil || slices.ContainsFunc(prepared, func(row []string) bool { return row[0] == gid+":"+name }) {
+				keep[gid] = true
+			}
+		}
+	}
+	var gone []string
+	for _, gid := range all {
+		if !keep[gid] {
+			gone = append(gone, quote(gid))
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return s.withService(ctx, snap, first, func(c *backend.Conn) error {
+		_, err := c.Rows("DELETE FROM shardproxy.commits WHERE gid IN (" + strings.Join(gone, ",") + ")")
+		return err
+	})
+}
+
+// outcome says whether the transaction was committed. Where it was not, it never will be.
+func (s *Server) outcome(ctx context.Context, snap *topology.Snapshot, first topology.ShardID, gid string) (committed bool, err error) {
+	if err := s.recovery.install(ctx, s, first); err != nil {
+		return false, err
+	}
+	err = s.withService(ctx, snap, first, func(c *backend.Conn) error {
+		if _, err := c.Rows("INSERT INTO shardproxy.commits (gid, aborted) VALUES (" + quote(gid) + ", true) ON CONFLICT DO NOTHING"); err != nil {
+			return err
+		}
+		rows, err := c.Rows("SELECT aborted FROM shardproxy.commits WHERE gid = " + quote(gid))
+		if err == nil && len(rows) != 1 {
+			err = errors.New("the decision record has gone")
+		}
+		if err == nil {
+			committed = rows[0][0] == "f"
+		}
+		return err
+	})
+	return committed, err
+}
