@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"shardproxy/router"
 	"shardproxy/topology"
@@ -27,11 +29,13 @@ func (s *Session) copy(ctx context.Context, t *router.Template, sql string) erro
 		return s.one(ctx, s.anyShard(), sql, t.Write)
 	case !c.From:
 		return s.copyOut(ctx, c, sql)
+	case c.Nowhere: // no row can be stored: any shard says why
+		return s.one(ctx, s.anyShard(), sql, t.Write)
 	case c.Table.Kind == topology.Sharded && c.Key < 0:
 		return wire.Errorf(wire.CodeNotNullViolation, "COPY into \"%s\" does not give its shard key \"%s\"", c.Table.Name, c.Table.KeyColumn()).
 			WithHint("Add the column to the column list and to the data.")
-	case c.Table.Kind == topology.Sharded && !router.SafeEncoding(s.clientEncoding()):
-		return wire.Errorf(wire.CodeFeatureNotSupported, "COPY in client encoding %s cannot be split by key", s.clientEncoding()).
+	case c.Table.Kind == topology.Sharded && !router.SafeEncoding(s.copyEncoding(c)):
+		return wire.Errorf(wire.CodeFeatureNotSupported, "COPY in encoding %s cannot be split by key", s.copyEncoding(c)).
 			WithHint("SET client_encoding = 'UTF8'.")
 	}
 	sql = string([]byte(sql)) // the client's buffer is read into from here on
@@ -42,6 +46,11 @@ func (s *Session) copy(ctx context.Context, t *router.Template, sql string) erro
 	}
 	s.complete(tag)
 	return nil
+}
+
+// copyEncoding is the encoding of COPY's data.
+func (s *Session) copyEncoding(c *router.CopyStmt) string {
+	return cmp.Or(c.Encoding, s.clientEncoding())
 }
 
 func (s *Session) clientEncoding() string {
@@ -104,6 +113,11 @@ func (in *copyIn) run(ctx context.Context, c *router.CopyStmt) (tag string, err 
 	s := in.s
 	if in.split {
 		in.rows = router.NewCopySplitter(c)
+		server := s.srv.defaults.Load().params["server_encoding"]
+		in.rows.Foreign = s.foreign
+		if c.Encoding != "" {
+			in.rows.Foreign = !strings.EqualFold(strings.ReplaceAll(c.Encoding, "-", ""), server)
+		}
 		first, err := in.open(ctx, s.anyShard(), true)
 		if err != nil {
 			return "", err

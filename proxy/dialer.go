@@ -15,11 +15,21 @@ type dialer struct {
 	tls     *wire.ClientTLS
 	timeout time.Duration
 
-	passwords sync.Map // server user → password
+	passwords sync.Map // server user → password, of the configuration
+	lookups   sync.Map // the same, of users that were looked up
 	caches    sync.Map // backend.Key → *wire.SCRAMCache
 }
 
-func (d *dialer) remember(u *User) { d.passwords.Store(u.ServerUser, u.ServerPassword) }
+// remember keeps the password of a configured user.
+func (d *dialer) remember(u *User) {
+	if u.ServerPassword != "" {
+		d.passwords.Store(u.ServerUser, u.ServerPassword)
+	}
+}
+
+// found keeps the password of a user that was looked up. What the configuration says of the role goes first: a user
+// who takes its name must not take its connections away.
+func (d *dialer) found(u *User) { d.lookups.Store(u.ServerUser, u.ServerPassword) }
 
 func (d *dialer) config(key backend.Key) *wire.ConnectConfig {
 	cfg := &wire.ConnectConfig{
@@ -30,6 +40,8 @@ func (d *dialer) config(key backend.Key) *wire.ConnectConfig {
 		cfg.Network, cfg.Address = "unix", folder+"/.s.PGSQL."+port
 	}
 	if p, ok := d.passwords.Load(key.User); ok {
+		cfg.Password = p.(string)
+	} else if p, ok := d.lookups.Load(key.User); ok {
 		cfg.Password = p.(string)
 	}
 	cache, _ := d.caches.LoadOrStore(key, &wire.SCRAMCache{})

@@ -61,6 +61,7 @@ func (s *Session) describeStatement(ctx context.Context, name string) error {
 	s.sendParse(l, p.statement, s.parseReply(p))
 	l.send(func(dst []byte) []byte { return wire.AppendDescribe(dst, 'S', p.statement.Name) })
 	l.await(describeReply)
+	l.asked = append(l.asked, p)
 	return nil
 }
 
@@ -161,7 +162,7 @@ func (s *Session) executeSeveral(ctx context.Context, t *router.Template, at *po
 	if t.Create != nil && t.Create.Notice != "" {
 		s.notice(wire.SeverityNotice, "00000", t.Create.Notice)
 	}
-	s.args = router.Args{SQL: at.prep.sql, Literals: at.prep.literals, Params: &at.bound.message}
+	s.args = router.Args{SQL: at.prep.sql, Literals: at.prep.literals, Params: &at.bound.message, Foreign: s.foreign}
 	if err := s.several(ctx, t, at.bound.shards, at.prep.sql, at.bound); err != nil {
 		return err
 	}
@@ -433,7 +434,7 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 func (s *Session) destinationOfExecute(p *prepared, e *router.PrepareStmt) ([]topology.ShardID, error) {
 	if s.bound == unbound && (p.template.Kind == router.Keyed || p.template.Kind == router.Insert) {
 		given := &arguments{list: e.Arguments, types: p.types}
-		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: given}
+		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: given, Foreign: s.foreign}
 		var err *router.Error
 		if s.shards, err = p.template.Route(s.snap, &s.args, s.shards[:0]); err != nil {
 			if given.absent { // the server says how many it wants

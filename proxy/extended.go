@@ -20,6 +20,7 @@ const streamAbove = 64 << 10
 type prepared struct {
 	sql       string
 	types     []byte // declared parameter types, 4 bytes each
+	described []byte // parameter types as a shard described them, nil before
 	template  *router.Template
 	literals  []router.Literal
 	snap      *topology.Snapshot // that template was made with
@@ -197,7 +198,7 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		return s.syntax(ctx, t, strings.Clone(m.SQL))
 	case t.Kind == router.Reject && t.Reason != nil:
 		return t.Reason
-	case len(s.prepared) >= s.srv.cfg.PreparedStatements:
+	case m.Name != "" && len(s.prepared) >= s.srv.cfg.PreparedStatements:
 		return wire.Errorf(wire.CodeProgramLimitExceeded, "more than %d prepared statements in one session", s.srv.cfg.PreparedStatements).
 			WithHint("Close statements that are no longer used, or raise limits.prepared_statements.")
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 
 const (
 	kitShards = 3
-	patience  = 10 * time.Second // for what should come at once
+	patience  = 3 * time.Second // for what should come at once
 )
 
 // shardDatabases are made once; each kit empties them.
@@ -162,7 +163,7 @@ func (l testLog) Write(p []byte) (int, error) {
 func (k *kit) rollbackAllPrepared() {
 	for i, db := range shardDatabases() {
 		for _, gid := range k.ask(i, "SELECT gid FROM pg_prepared_xacts WHERE database = '"+db+"'") {
-			k.pg.Exec(k.t, db, "ROLLBACK PREPARED '"+gid+"'")
+			k.ask(i, "ROLLBACK PREPARED '"+gid+"'")
 		}
 	}
 }
@@ -199,6 +200,13 @@ func (k *kit) ask(shard int, sql string) []string {
 	}
 	return list
 }
+
+// on1 and its like run a statement on that shard, whatever it is.
+const (
+	on1 = "/* shardproxy: shard=s1 */ "
+	on2 = "/* shardproxy: shard=s2 */ "
+	on3 = "/* shardproxy: shard=s3 */ "
+)
 
 func (k *kit) count(shard int, sql string) int { return len(k.ask(shard, sql)) }
 
@@ -674,4 +682,16 @@ func (m *middleman) refuseAll(yes bool) {
 	m.mu.Lock()
 	m.refuse = yes
 	m.mu.Unlock()
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+// waitFor2 waits for what takes longer by design.
+func waitFor2(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * recoverAfter); !cond(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
 }

@@ -70,6 +70,7 @@ type lane struct {
 	expect  []reply           // oldest first, from next on
 	next    int
 	parsing []*backend.Statement // whose ParseComplete is expected, oldest first
+	asked   []*prepared          // whose ParameterDescription is expected, oldest first
 	undrain int                  // bytes sent since the answers were last read
 	tag     string               // of the last CommandComplete that was kept from the client
 	rows    [][]string           // of the hidden queries since it was last emptied
@@ -86,6 +87,12 @@ func (e *laneError) Error() string {
 	return fmt.Sprintf("shard %s: connection lost: %v", e.shard, e.err)
 }
 func (e *laneError) Unwrap() error { return e.err }
+
+// noBackendError says why a session got no backend. Nothing was sent.
+type noBackendError struct{ err error }
+
+func (e *noBackendError) Error() string { return e.err.Error() }
+func (e *noBackendError) Unwrap() error { return e.err }
 
 // errSent says that the statement failed and that the client has been told.
 var errSent = errors.New("statement failed on the shard")
@@ -296,6 +303,10 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 		pass(want == closeReply)
 		return want == closeReply || want == closeHidden
 	case 't':
+		if len(l.asked) > 0 {
+			l.asked[0].described = append([]byte(nil), m[min(7, len(m)):]...)
+			l.asked = append(l.asked[:0], l.asked[1:]...)
+		}
 		pass(want == describeReply)
 	case 'T', 'n':
 		pass(want == describeReply || want == queryReply)
@@ -328,6 +339,7 @@ func (l *lane) forgetParsing() {
 	for _, st := range l.parsing {
 		l.be.Forget(st)
 	}
+	l.asked = l.asked[:0]
 	l.parsing = l.parsing[:0]
 }
 

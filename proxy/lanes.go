@@ -20,7 +20,7 @@ func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, erro
 	}
 	be, err := s.routes.pool(s, shard).Acquire(ctx, &s.waiter)
 	if err != nil {
-		return nil, err
+		return nil, &noBackendError{err}
 	}
 	l := s.newLane()
 	l.shard, l.be, l.synced = shard, be, true

@@ -24,7 +24,7 @@ func (s *Server) admit(ctx context.Context, conn net.Conn) *Session {
 		_, _ = conn.Write(wire.Fatalf(wire.CodeTooManyConnections, "too many connections that are not logged in yet").Append(nil))
 		return nil
 	}
-	accepted, user, err := s.authenticate(ctx, conn)
+	accepted, user, err := s.authenticate(s.consoles, conn)
 	s.unauthenticated.Add(-1)
 	if err != nil {
 		if err != io.EOF {
@@ -73,6 +73,10 @@ func (s *Server) authenticate(ctx context.Context, conn net.Conn) (*wire.Accepte
 		return nil, nil, nil
 	}
 	startup := accepted.Startup
+	if s.defaults.Load() == nil && startup.Database() != ConsoleDatabase {
+		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeCannotConnectNow, "the database system is starting up").
+			WithDetail("No shard has answered yet."))
+	}
 	method, ok := s.cfg.Access.Match(startup, conn.RemoteAddr())
 	if !ok {
 		return nil, nil, s.refuse(conn, wire.RejectionError(startup, conn.RemoteAddr()))
@@ -111,7 +115,7 @@ func (s *Server) lookup(ctx context.Context, name string) (*User, bool, error) {
 	}
 	u, ok, err := s.cfg.Lookup(ctx, name)
 	if ok {
-		s.dialer.remember(u)
+		s.dialer.found(u)
 	}
 	return u, ok, err
 }
@@ -161,7 +165,10 @@ func (s *Server) enroll(c *Session) error {
 	_, _ = rand.Read(secret) // never fails
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.sessions) >= s.cfg.MaxClients || s.draining.Load() {
+	if s.draining.Load() {
+		return wire.Fatalf(wire.CodeCannotConnectNow, "the database system is shutting down")
+	}
+	if len(s.sessions) >= s.cfg.MaxClients {
 		return wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")
 	}
 	if n := c.user.connections.Add(1); c.user.MaxConnections > 0 && int(n) > c.user.MaxConnections {
@@ -271,7 +278,7 @@ func ask(ctx context.Context, c *Session, settings *backend.Settings) (*login, e
 		names = append(names, e.Name)
 	}
 	for _, name := range names {
-		value, err := c.current(name)
+		value, err := c.current(l, name)
 		if err != nil {
 			return nil, err
 		}

@@ -104,6 +104,9 @@ func (s *Session) target(ctx context.Context) (*prepared, []topology.ShardID, er
 		return nil, nil, errAborted()
 	}
 	b.Types = p.types
+	if p.described != nil {
+		b.Types = p.described
+	}
 	if isOurs(t) {
 		return p, nil, nil
 	}
@@ -121,7 +124,7 @@ func (s *Session) destinationOf(p *prepared, b *wire.Bind) ([]topology.ShardID, 
 		return append(s.shards[:0], s.tx.cursors[t.Declare]), nil // which says so when it is executed
 	}
 	if s.bound == unbound && (t.Kind == router.Keyed || t.Kind == router.Insert) {
-		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b}
+		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b, Foreign: s.foreign}
 		var err *router.Error
 		if s.shards, err = t.Route(s.snap, &s.args, s.shards[:0]); err != nil {
 			if b.Absent { // the server says how many it wants

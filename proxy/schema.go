@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -15,11 +16,22 @@ import (
 // schemaKeeper lets one session at a time read the schema.
 type schemaKeeper struct{ mu sync.Mutex }
 
-// learn reads from the first shard what a fresh backend reports, and the schema.
+// learn reads what a fresh backend reports, and the schema, from the first shard that answers.
 func (s *Server) learn(ctx context.Context) error {
-	snap := s.snapshot.Load()
+	var errs []error
+	for shard := range s.snapshot.Load().Shards {
+		err := s.learnFrom(ctx, topology.ShardID(shard))
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) learnFrom(ctx context.Context, shard topology.ShardID) error {
 	var waiter backend.Waiter
-	pool := s.poolOf(s.cfg.Service, snap, 0)
+	pool := s.poolOf(s.cfg.Service, s.snapshot.Load(), shard)
 	c, err := pool.Acquire(ctx, &waiter)
 	if err != nil {
 		return err
@@ -29,8 +41,11 @@ func (s *Server) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.readSchema(ctx, c); err != nil {
+		return err
+	}
 	s.defaults.Store(&defaults{params: c.Params, searchPath: rows[0][0]})
-	return s.readSchema(ctx, c)
+	return nil
 }
 
 // readSchema reads the schema on c and publishes it.

@@ -42,7 +42,7 @@ type Server struct {
 	schema     schemaKeeper
 	recovery   recovery
 
-	consoles      context.Context // ends the sessions of the console
+	consoles      context.Context // ends logins and the sessions of the console
 	closeConsoles context.CancelFunc
 
 	draining        atomic.Bool
@@ -151,6 +151,29 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 }
 
+// farewellTime is for clients to be told that they are cut off.
+const farewellTime = time.Second
+
+// cutOff does something to all sessions, and says how many there are.
+func (s *Server) cutOff(how func(*Session)) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.sessions {
+		how(c)
+	}
+	return len(s.sessions)
+}
+
+// interrupt wakes a session that waits for its client, who is told why, and takes away its backends.
+func (s *Session) interrupt() {
+	_ = s.client.Conn().SetDeadline(time.Unix(1, 0))
+	s.laneMu.Lock()
+	defer s.laneMu.Unlock()
+	for _, l := range s.lanes {
+		_ = l.be.Stream.Conn().Close()
+	}
+}
+
 // Shutdown lets sessions end their transactions and then ends them. When ctx ends it cuts off the rest.
 // The listeners must have been closed.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -176,18 +199,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		case <-ctx.Done():
-			s.mu.Lock()
-			left := len(s.sessions)
-			for _, c := range s.sessions {
-				_ = c.client.Conn().Close()
-				c.laneMu.Lock()
-				for _, l := range c.lanes {
-					_ = l.be.Stream.Conn().Close()
-				}
-				c.laneMu.Unlock()
+			left := s.cutOff((*Session).interrupt)
+			select {
+			case <-done:
+			case <-time.After(farewellTime):
+				s.cutOff(func(c *Session) { _ = c.client.Conn().Close() })
+				<-done
 			}
-			s.mu.Unlock()
-			<-done
 			return fmt.Errorf("%d sessions did not end in time", left)
 		}
 	}

@@ -62,6 +62,7 @@ type Session struct {
 	late    []byte                    // notifications that came while the proxy's own statements ran: they go out at the end of the round
 	renamed struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
 
+	foreign     bool      // client_encoding is not the server's: bytes beyond ASCII hash differently
 	bindMessage wire.Bind // the current one
 	parses      uint64
 	portals     map[string]*portal
@@ -111,7 +112,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 				return &clientError{err}
 			}
 			if err := s.rest(); err != nil {
-				return err
+				return s.goodbye(err)
 			}
 		}
 		typ, body, err := s.client.Head()
@@ -323,8 +324,11 @@ func (s *Session) explain(err error) *wire.Error {
 		return wire.Errorf(wire.CodeTooManyConnections, "no backend connection became free within %v", s.srv.cfg.Pools.Wait).
 			WithHint("Raise pool.size_max or pool.max_backends, or make transactions shorter.")
 	}
-	var n net.Error
-	if errors.As(err, &n) {
+	var (
+		n    net.Error
+		none *noBackendError
+	)
+	if errors.As(err, &n) || errors.As(err, &none) && !errors.Is(err, context.Canceled) {
 		return wire.Errorf(wire.CodeCannotConnectNow, "%v", err).WithHint("The shard's server does not answer. Try again later.")
 	}
 	return nil

@@ -25,6 +25,8 @@ var reportable = []string{
 // use makes settings the session's, and what they mean for the reading of statements.
 func (s *Session) use(settings *backend.Settings) {
 	s.settings = settings
+	server, client := s.srv.defaults.Load().params["server_encoding"], s.clientEncoding()
+	s.foreign = client != server && client != "SQL_ASCII" && server != "SQL_ASCII"
 	s.env = s.srv.envs.of(s.srv.defaults.Load(), settings, s.user.Name, s.bound != unbound)
 }
 
@@ -149,7 +151,7 @@ func (s *Session) follow(set router.SetStmt) error {
 			want = want.Without(name)
 			continue
 		}
-		value, err := s.current(name)
+		value, err := s.current(s.lanes[0], name)
 		if err != nil {
 			return err
 		}
@@ -164,9 +166,48 @@ func (s *Session) follow(set router.SetStmt) error {
 	return nil
 }
 
-// current asks the first lane for the value of a parameter.
-func (s *Session) current(name string) (string, error) {
-	l := s.lanes[0]
+// followCalls notes what calls of set_config on a shard have changed.
+func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) error {
+	i := slices.IndexFunc(s.lanes, func(l *lane) bool { return l.shard == shard })
+	if i < 0 {
+		return nil
+	}
+	l := s.lanes[i]
+	want := s.settings
+	for _, set := range calls {
+		switch {
+		case set.Name == "": // which ones is not known: all that the session has set
+			l.rows = nil
+			l.query("SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source = 'session'", queryHidden)
+			if err := s.drain(l); err != nil {
+				return err
+			}
+			for _, row := range l.rows {
+				want = want.With(strings.ToLower(row[0]), row[1])
+			}
+			continue
+		case set.Local && !s.tx.open:
+			continue
+		}
+		value, err := s.current(l, set.Name)
+		if err != nil {
+			return err
+		}
+		if set.Local {
+			s.tx.log = append(s.tx.log, logged{sql: "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(value) + ",true)", settings: s.settings})
+		} else {
+			want = want.With(strings.ToLower(set.Name), value)
+		}
+	}
+	if want != s.settings {
+		l.be.Settings = want // the other lanes learn it when they are entered
+		s.use(want)
+	}
+	return nil
+}
+
+// current asks a lane for the value of a parameter.
+func (s *Session) current(l *lane, name string) (string, error) {
 	l.rows = nil
 	l.query("SELECT pg_catalog.current_setting("+backend.Literal(name)+")", queryHidden)
 	if err := s.drain(l); err != nil {
@@ -239,8 +280,13 @@ func (s *Session) setOwn(set *router.SetStmt) error {
 				WithHint("SHOW SHARDS on database shardproxy lists them.")
 		}
 	default:
+		hint := router.Hint{Present: true, Key: set.Value}
+		if s.foreign && !hint.Portable() {
+			return wire.Errorf(wire.CodeFeatureNotSupported, "a key beyond ASCII cannot be hashed in client encoding %s", s.clientEncoding()).
+				WithHint("SET client_encoding = 'UTF8'.")
+		}
 		by = "key " + set.Value
-		bound = s.routes.snap.Owner(router.Hint{Present: true, Key: set.Value}.Hash())
+		bound = s.routes.snap.Owner(hint.Hash())
 	}
 	if s.tx.open && len(s.lanes) > 0 && bound != unbound && (len(s.lanes) > 1 || s.lanes[0].shard != bound) {
 		return wire.Errorf(wire.CodeActiveTransaction, "%s cannot change within a transaction that works on another shard", set.Name)
@@ -344,8 +390,10 @@ func (e *envs) of(d *defaults, settings *backend.Settings, user string, bound bo
 	if !ok {
 		standard = d.params["standard_conforming_strings"]
 	}
-	if role, ok := settings.Get("role"); ok && role != "none" {
-		user = role
+	for _, name := range []string{"session_authorization", "role"} { // CURRENT_USER
+		if as, ok := settings.Get(name); ok && as != "none" {
+			user = as
+		}
 	}
 	key := path + "\x00" + user + "\x00" + standard + "\x00" + strconv.FormatBool(bound)
 	e.mu.Lock()

@@ -30,7 +30,8 @@ type part struct {
 // several runs a statement on more than one shard. A write is one transaction over all of them.
 // bind is the client's Bind message, nil in the simple protocol.
 func (s *Session) several(ctx context.Context, t *router.Template, shards []topology.ShardID, sql string, bind *boundPortal) error {
-	if !t.Combine && t.Kind != router.All {
+	all := t.Kind == router.All || t.Kind == router.AllBare
+	if !t.Combine && !all {
 		if t.Reason != nil {
 			return t.Reason
 		}
@@ -42,9 +43,9 @@ func (s *Session) several(ctx context.Context, t *router.Template, shards []topo
 	}
 	var tag string
 	switch {
-	case !t.Write:
+	case !t.Write && !all:
 		tag, err = s.severalReads(ctx, parts)
-	case t.Kind == router.All:
+	case all:
 		tag, err = s.atomically(ctx, func() (string, error) { return s.onAll(ctx, parts) })
 	case t.Kind == router.Insert && t.Returns:
 		tag, err = s.atomically(ctx, func() (string, error) { return s.interleaved(ctx, parts) })
@@ -282,9 +283,6 @@ func (s *Session) onShard(shard topology.ShardID, err error) error {
 
 // bare runs a statement that cannot be part of a transaction on every shard, and reports where it did not succeed.
 func (s *Session) bare(ctx context.Context, shards []topology.ShardID, sql string) error {
-	if s.tx.open {
-		return s.one(ctx, shards[0], sql, true) // PostgreSQL's own refusal
-	}
 	var (
 		done, failed []string
 		first        error

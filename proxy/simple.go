@@ -187,7 +187,7 @@ func (s *Session) together(sql string, spans []router.Span) (shard topology.Shar
 
 // route finds the shards of a statement with its literals or parameters: s.shards.
 func (s *Session) route(t *router.Template, sql string, params router.ParamSource) error {
-	s.args = router.Args{SQL: sql, Literals: s.scratch.Literals, Params: params}
+	s.args = router.Args{SQL: sql, Literals: s.scratch.Literals, Params: params, Foreign: s.foreign}
 	var err *router.Error
 	s.shards, err = t.Route(s.snap, &s.args, s.shards[:0])
 	if err != nil {
@@ -275,7 +275,7 @@ func (s *Session) data(ctx context.Context, t *router.Template, sql string) erro
 	switch {
 	case len(shards) == 1:
 		err = s.one(ctx, shards[0], sql, t.Write)
-	case t.Kind == router.AllBare:
+	case t.Kind == router.AllBare && !s.tx.open:
 		err = s.bare(ctx, shards, sql)
 	default:
 		err = s.several(ctx, t, shards, sql, nil)
@@ -317,6 +317,9 @@ func (s *Session) closeCursor(ctx context.Context, t *router.Template, sql strin
 func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardID, error) {
 	if s.bound != unbound {
 		return append(s.shards[:0], s.bound), nil
+	}
+	if t.Block && !s.tx.open {
+		return append(s.shards[:0], s.anyShard()), nil // any shard refuses it in PostgreSQL's words
 	}
 	if _, open := s.tx.cursors[t.Declare]; open && t.Declare != "" {
 		return nil, wire.Errorf(wire.CodeDuplicateCursor, "cursor \"%s\" already exists", t.Declare)
@@ -376,16 +379,8 @@ func (s *Session) afterwards(ctx context.Context, t *router.Template, shards []t
 		s.tx.cursors[t.Declare] = shards[0]
 	}
 	if t.Config {
-		for _, set := range t.SetConfig {
-			if set.Local {
-				if s.tx.open {
-					s.tx.log = append(s.tx.log, logged{sql: "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(set.Value) + ",true)", settings: s.settings})
-				}
-				continue
-			}
-			if err := s.follow(router.SetStmt{Verb: router.SetValue, Name: set.Name}); err != nil {
-				return err
-			}
+		if err := s.followCalls(t.SetConfig, shards[0]); err != nil {
+			return err
 		}
 	}
 	if t.Schema {

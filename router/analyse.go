@@ -56,7 +56,11 @@ type analysis struct {
 	lockedCopies bool // a row lock on a reference table
 	lockedQuery  bool // a row lock on what a sub-query in FROM reads
 	cacheable    bool
-	timed        bool // a text is cast to a time
+	params       map[*pg.ParamRef]paramUse
+	nullKey      *Error // what a row without its shard key is refused with
+	// constantTargets is the select list of a statement that gives one row, whatever there is.
+	constantTargets []*pg.Node
+	timed           bool // a text is cast to a time
 }
 
 // analyse makes the Template of one statement. The second result is false where it depends on
@@ -82,7 +86,7 @@ func analyse(snap *topology.Snapshot, env *Env, sql string, lits []Literal) (*Te
 }
 
 func newAnalysis(snap *topology.Snapshot, env *Env, sql string, lits []Literal) *analysis {
-	a := &analysis{env: env, sql: sql, lits: lits, path: env.SearchPath, t: &Template{}, cacheable: true, schema: &topology.Schema{}}
+	a := &analysis{env: env, sql: sql, lits: lits, path: env.SearchPath, t: &Template{}, cacheable: true, schema: &topology.Schema{}, params: map[*pg.ParamRef]paramUse{}}
 	if snap != nil && snap.Schema != nil {
 		a.schema = snap.Schema
 	}
@@ -102,6 +106,7 @@ func unparsed(err error) *Template {
 // is looked at but whether it can only read.
 func analyseHinted(snap *topology.Snapshot, env *Env, sql string, lits []Literal, hint Hint) (*Template, bool, error) {
 	t := &Template{Kind: Keyed, Write: true, Returns: true, Reason: differentShards()}
+	keep := true
 	if tree, err := pg.Parse(sql); err == nil && len(tree.Stmts) == 1 {
 		a := newAnalysis(snap, &Env{SearchPath: env.SearchPath, StdStrings: true, Bound: true}, sql, lits)
 		a.statement(tree.Stmts[0].Stmt)
@@ -110,22 +115,33 @@ func analyseHinted(snap *topology.Snapshot, env *Env, sql string, lits []Literal
 			a = newAnalysis(snap, env, sql, lits) // it does not run on one shard: the comment says nothing
 			a.statement(tree.Stmts[0].Stmt)
 			return a.t, false, nil
+		case Reject: // not even a shard by itself could do it
+			return a.t, false, nil
 		}
+		for _, set := range a.t.SetConfig {
+			if set.Local && set.Name == "" && !env.Bound {
+				return &Template{Kind: Reject, Reason: unclearConfig()}, false, nil
+			}
+		}
+		keep = a.cacheable
 		t.Write = a.t.Write
 		t.Returns, t.Params, t.Tables, t.Pin, t.Schema = a.t.Returns, a.t.Params, a.t.Tables, a.t.Pin, a.t.Schema
 		t.Declare, t.Unknown, t.Copy, t.Unbound = a.t.Declare, a.t.Unknown, a.t.Copy, a.t.Unbound
+		t.Block, t.Config, t.SetConfig = a.t.Block, a.t.Config, a.t.SetConfig
 	}
 	switch {
 	case !hint.Readable():
 		t.Kind = Reject
-		t.Reason = &Error{Code: codeSyntax, Message: "the shardproxy comment cannot be read",
-			Hint: "Write /* shardproxy: key=42 */, /* shardproxy: key='text' */ or /* shardproxy: shard=name */."}
+		t.Reason = &Error{
+			Code: codeSyntax, Message: "the shardproxy comment cannot be read",
+			Hint: "Write /* shardproxy: key=42 */, /* shardproxy: key='text' */ or /* shardproxy: shard=name */.",
+		}
 	case hint.Shard != "":
 		t.shard = strings.Clone(hint.Shard)
 	default:
-		t.keys = []keySet{{{origin: fromHash, hash: hint.Hash()}}}
+		t.keys = []keySet{{{origin: fromHash, hash: hint.Hash(), wide: !hint.Portable()}}}
 	}
-	return t, len(t.Unknown) == 0, nil
+	return t, keep && len(t.Unknown) == 0, nil
 }
 
 // statement fills the Template of a whole statement.
@@ -148,6 +164,9 @@ func (a *analysis) statement(n *pg.Node) {
 // rows reads a statement that gives or changes rows, and places it.
 func (a *analysis) rows(n *pg.Node) {
 	a.t.Returns = n.GetSelectStmt() != nil
+	if constantRow(n.GetSelectStmt()) {
+		a.constantTargets = n.GetSelectStmt().TargetList
+	}
 	rows := a.query(n, nil, nil, &level{top: true})
 	switch {
 	case a.cursor != "":
@@ -163,12 +182,21 @@ func (a *analysis) rows(n *pg.Node) {
 			a.single = a.shuffled
 		}
 		if a.t.Combine = a.single == ""; !a.t.Combine {
-			a.t.Reason = &Error{Code: codeNotSupported, Message: "the rows of this statement belong to several shards: " + a.single,
-				Hint: "Insert the rows of each shard key by themselves."}
+			a.t.Reason = &Error{
+				Code: codeNotSupported, Message: "the rows of this statement belong to several shards: " + a.single,
+				Hint: "Insert the rows of each shard key by themselves.",
+			}
 		}
 	default:
 		a.place(rows)
 	}
+	a.configured()
+}
+
+// constantRow says that a SELECT gives one row, whatever there is.
+func constantRow(s *pg.SelectStmt) bool {
+	return s != nil && len(s.FromClause) == 0 && s.WhereClause == nil && s.HavingClause == nil && len(s.GroupClause) == 0 &&
+		s.LimitCount == nil && s.LimitOffset == nil && s.Larg == nil && len(s.ValuesLists) == 0
 }
 
 // finish turns what was found into the Template's kind.
@@ -191,6 +219,8 @@ func (a *analysis) finish() {
 	if t.Kind == Reject || t.Kind == Syntax {
 		t.keys, t.rows, t.Combine = nil, nil, false
 	}
+	t.nullKey = a.nullKey
+	a.markMixed()
 }
 
 // refuse notes why the statement cannot be run exactly. A session that is bound to one shard
@@ -291,8 +321,10 @@ func (a *analysis) view(table *topology.Table) rowset {
 	a.foreign--
 	a.path = path
 	if table.Stored && len(a.sharded) > before {
-		a.refuse(&Error{Code: codeNotSupported,
-			Message: "materialized view " + quoteName(table.Name) + " holds the rows of one shard only", Hint: hintComment})
+		a.refuse(&Error{
+			Code:    codeNotSupported,
+			Message: "materialized view " + quoteName(table.Name) + " holds the rows of one shard only", Hint: hintComment,
+		})
 	}
 	if len(rows.columns) != len(table.Columns) || rows.open {
 		return rowset{open: true, why: rows.why}

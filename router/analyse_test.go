@@ -85,3 +85,47 @@ func FuzzAnalyse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, sql string) { routed(t, r, testSnapshot(t), sql) })
 }
+
+// TestOwnEquality: where users have an = of their own for types of keys, a bare = says nothing of a key.
+func TestOwnEquality(t *testing.T) {
+	schema := testSchema()
+	schema.Operators["="] = topology.Operator{Volatility: topology.Immutable, Keys: true}
+	snap, err := topology.NewSnapshot(1, []topology.Shard{{Name: "s0"}, {Name: "s1"}}, topology.EqualRanges(2), schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sql, want := range map[string]Kind{
+		"SELECT * FROM users WHERE id = 5":                                            Scatter,
+		"SELECT * FROM users WHERE id IN (5)":                                         Scatter,
+		"SELECT * FROM users WHERE id = ANY ('{5}')":                                  Scatter,
+		"SELECT * FROM users WHERE id OPERATOR(pg_catalog.=) 5":                       Keyed,
+		"SELECT * FROM tasks JOIN events USING (user_id)":                             Reject,
+		"SELECT * FROM tasks WHERE user_id IN (SELECT user_id FROM events)":           Reject,
+		"SELECT * FROM tasks t JOIN users u ON t.user_id OPERATOR(pg_catalog.=) u.id": Scatter,
+		"SELECT * FROM tasks t JOIN users u ON t.user_id = u.id":                      Reject,
+		"INSERT INTO users (id) VALUES (5)":                                           Insert,
+	} {
+		if tpl, _ := templateOf(t, snap, sql); tpl.Kind != want {
+			t.Errorf("%s: %v, want %v", sql, tpl.Kind, want)
+		}
+	}
+}
+
+// TestHintedConfigIsNotCached: what set_config sets is read from literals, which are not part of the key.
+func TestHintedConfigIsNotCached(t *testing.T) {
+	snap := testSnapshot(t)
+	r, err := New(DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a.b", "a.c"} {
+		var sc Scratch
+		tpl, err := r.Template(snap, &Env{ID: 1, StdStrings: true}, "/* shardproxy: key=5 */ SELECT set_config('"+name+"', 'x', false)", &sc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !tpl.Config || len(tpl.SetConfig) != 1 || tpl.SetConfig[0].Name != name {
+			t.Errorf("%s: %+v", name, tpl.SetConfig)
+		}
+	}
+}

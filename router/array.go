@@ -12,49 +12,66 @@ var elementOIDs = map[uint32]uint32{1005: oidInt2, 1007: oidInt4, 1016: oidInt8,
 
 // routeArray adds the owners of all elements of an array. An array that PostgreSQL would refuse adds none.
 func routeArray(snap *topology.Snapshot, a *Args, s *keySource, dst []topology.ShardID, from int) ([]topology.ShardID, *Error) {
-	value, isBinary, oid := []byte(nil), false, uint32(0)
-	if s.origin == fromArrayLiteral {
-		var ok bool
-		if value, ok = a.Literals[s.index].text(a.SQL, nil); !ok {
-			return dst, unknownKey()
-		}
-	} else {
-		if a.Params == nil {
-			return dst, unknownKey()
-		}
-		var null, ok bool
-		value, isBinary, null, ok = a.Params.Param(int(s.index))
-		if !ok {
-			return dst, unknownKey()
-		}
-		if null {
-			return dst, nil
-		}
-		if declared := a.Params.ParamType(int(s.index)); declared != 0 {
-			if oid, ok = elementOIDs[declared]; !ok {
-				return dst, unknownKey()
-			}
-		}
+	value, isBinary, oid, found := s.array(a)
+	switch found {
+	case keyIsNull:
+		return dst, nil
+	case keyOK:
+	default:
+		return dst, keyError(found)
 	}
-	unclear := false
+	worst := keyOK
 	each := func(element []byte, isBinary bool, oid uint32) {
-		hash, state := hashParam(s.keyType, element, isBinary, oid)
+		hash, state := s.hashValue(a, element, isBinary, oid)
 		switch state {
 		case keyOK:
 			dst = addShard(dst, from, snap.Owner(hash))
-		case keyUnknown:
-			unclear = true
+		case keyUnknown, keyForeign:
+			worst = state
 		}
 	}
+	var whole bool
 	if isBinary {
-		unclear = !binaryArray(value, func(e []byte, oid uint32) { each(e, true, oid) }) || unclear
+		whole = binaryArray(value, func(e []byte, oid uint32) { each(e, true, oid) })
 	} else {
-		unclear = !textArray(value, func(e []byte) { each(e, false, oid) }) || unclear
+		whole = textArray(value, func(e []byte) { each(e, false, oid) })
 	}
-	if unclear {
-		return dst, unknownKey()
+	if !whole {
+		worst = keyUnknown
+	}
+	if worst != keyOK {
+		return dst, keyError(worst)
 	}
 	return dst, nil
+}
+
+// array is the array that s stands for. oid is the type of its elements, where the client declared one.
+func (s *keySource) array(a *Args) (value []byte, isBinary bool, oid uint32, found keyState) {
+	if s.origin == fromArrayLiteral {
+		l := a.Literals[s.index]
+		value, ok := l.text(a.SQL, nil)
+		switch {
+		case !ok:
+			return nil, false, 0, keyUnknown
+		case a.Foreign && s.keyType == topology.KeyText && !ascii(a.SQL[l.Start:l.End]):
+			return nil, false, 0, keyForeign
+		}
+		return value, false, 0, keyOK
+	}
+	if a.Params == nil {
+		return nil, false, 0, keyUnknown
+	}
+	value, isBinary, null, ok := a.Params.Param(int(s.index))
+	if null {
+		return nil, false, 0, keyIsNull
+	}
+	if declared := a.Params.ParamType(int(s.index)); ok && declared != 0 && declared != oidUnknown {
+		oid, ok = elementOIDs[declared]
+	}
+	if !ok {
+		return nil, false, 0, keyUnknown
+	}
+	return value, isBinary, oid, keyOK
 }
 
 // binaryArray calls each for the elements that are not NULL of an array in the binary format
@@ -150,10 +167,10 @@ func arrayElement(s, buf []byte) (element []byte, quoted bool, rest []byte, ok b
 	}
 	i, end := 0, 0 // end: blanks at the end do not count, unless they are escaped
 	for ; i < len(s) && s[i] != ','; i++ {
-		switch c := s[i]; {
-		case c == '{' || c == '}' || c == '"':
+		switch c := s[i]; c {
+		case '{', '}', '"':
 			return nil, false, nil, false
-		case c == '\\':
+		case '\\':
 			if i++; i == len(s) {
 				return nil, false, nil, false
 			}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -12,8 +13,10 @@ import (
 func (a *analysis) copyStmt(s *pg.CopyStmt) {
 	t := a.t
 	if s.IsProgram || s.Filename != "" {
-		a.refuse(&Error{Code: codeNotSupported, Message: "COPY with a file or program of the server is not supported",
-			Hint: "Use COPY FROM STDIN or COPY TO STDOUT; psql's \\copy does so."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "COPY with a file or program of the server is not supported",
+			Hint: "Use COPY FROM STDIN or COPY TO STDOUT; psql's \\copy does so.",
+		})
 	}
 	c := &CopyStmt{From: s.IsFrom, Key: -1}
 	if s.Query != nil {
@@ -21,7 +24,11 @@ func (a *analysis) copyStmt(s *pg.CopyStmt) {
 		if t.Kind == Scatter {
 			a.refuse(&Error{Code: codeNotSupported, Message: "COPY of a query over several shards is not supported", Hint: a.advice()})
 		}
+		if t.Kind == All {
+			a.refuse(&Error{Code: codeNotSupported, Message: "COPY of a statement that writes a reference table is not supported", Hint: "Run the statement by itself."})
+		}
 		a.oneShard("COPY of a query over several shards is not supported")
+		a.later("COPY")
 		t.Returns = false
 	} else if !a.copyTable(s, c) {
 		return
@@ -50,10 +57,13 @@ func (a *analysis) copyTable(s *pg.CopyStmt, c *CopyStmt) bool {
 		a.unknown(s.Relation)
 		a.parseOnly = s.IsFrom
 		fallthrough
-	case table == nil, table.Kind == topology.View && !s.IsFrom:
+	case table == nil, !placed(table) && !s.IsFrom:
 		t.Kind, t.Copy = Any, c
 		c.Columns = len(s.Attlist)
 		a.copyOptions(s, c)
+		return false
+	case table.Kind == topology.Other:
+		a.elsewhere(table)
 		return false
 	case table.Kind == topology.View:
 		a.refuse(&Error{Code: codeNotSupported, Message: "COPY into view " + quoteName(table.Name) + " is not supported", Hint: "Copy into the table below it."})
@@ -86,6 +96,11 @@ func (a *analysis) copyTable(s *pg.CopyStmt, c *CopyStmt) bool {
 	for i, column := range columns {
 		if table.Kind == topology.Sharded && column == table.Key {
 			c.Key = i
+		}
+	}
+	if s.IsFrom && table.Kind == topology.Sharded && c.Key < 0 {
+		if c.Nowhere = failsByDefault(table); !c.Nowhere {
+			a.refuse(missingKey(table))
 		}
 	}
 	return true
@@ -130,7 +145,16 @@ func (a *analysis) copyOptions(s *pg.CopyStmt, c *CopyStmt) {
 			escape = &value
 		case "header":
 			c.Header = optionOn(d)
+		case "force_null":
+			c.ForceNull = namesKey(d, c.Table)
+		case "force_not_null":
+			c.ForceNotNull = namesKey(d, c.Table)
+		case "reject_limit":
+			if s.IsFrom {
+				a.refuse(&Error{Code: codeNotSupported, Message: "option REJECT_LIMIT of COPY FROM is not supported: each shard would count by itself"})
+			}
 		case "encoding":
+			c.Encoding = value
 			if name := strings.ReplaceAll(strings.ToLower(value), "-", ""); s.IsFrom && name != "utf8" && name != "unicode" {
 				a.refuse(&Error{Code: codeNotSupported, Message: "COPY FROM in encoding " + quoteName(value) + " is not supported", Hint: "Convert the data to UTF8."})
 			}
@@ -162,6 +186,14 @@ func (a *analysis) copyOptions(s *pg.CopyStmt, c *CopyStmt) {
 	} else if escape != nil {
 		a.parseOnly = true
 	}
+}
+
+// namesKey says that the columns of an option, * standing for all, have the shard key among them.
+func namesKey(d *pg.DefElem, table *topology.Table) bool {
+	if d.GetArg().GetAStar() != nil {
+		return true
+	}
+	return table != nil && table.Key >= 0 && slices.Contains(names(d.GetArg().GetList().GetItems()), table.KeyColumn())
 }
 
 // optionText reads the value of an option that is a word or a literal.

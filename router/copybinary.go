@@ -10,7 +10,8 @@ import (
 // with their length, and the count -1 at the end.
 type copyBinary struct {
 	stmt       *CopyStmt
-	start, end int // of the last row's key; end is -1 where it is NULL
+	start, end int  // of the last row's key; end is -1 where it is NULL
+	failed     bool // the last row ends with a key of a wrong length, at which the server will end the COPY
 }
 
 const binarySignature = "PGCOPY\n\xff\r\n\x00"
@@ -69,8 +70,27 @@ func (b *copyBinary) row(data []byte, _ bool) (size, send int, end bool, err err
 		if at += max(length, 0); len(data) < at {
 			return 0, 0, false, nil
 		}
+		if column == b.stmt.Key && length >= 0 && !b.fits(length) {
+			b.failed = true
+			return len(data), at, true, nil
+		}
 	}
 	return at, at, false, nil
+}
+
+// fits says that the key's type has a binary format of this length.
+func (b *copyBinary) fits(length int) bool {
+	switch table := b.stmt.Table; table.Columns[table.Key].Type {
+	case oidInt2:
+		return length == 2
+	case oidInt4:
+		return length == 4
+	case oidInt8:
+		return length == 8
+	case oidUUID:
+		return length == 16
+	}
+	return true
 }
 
 func (b *copyBinary) key(row []byte) ([]byte, keyFound) {

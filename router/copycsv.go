@@ -64,7 +64,7 @@ func (c *copyCSV) endMark(data []byte, last bool) (size int, is bool, err error)
 	return c.ends.endMark(data, 2, last, true)
 }
 
-// key follows CopyReadAttributesCSV.
+// key follows CopyReadAttributesCSV, and NextCopyFrom in what the FORCE options make of it.
 func (c *copyCSV) key(row []byte) ([]byte, keyFound) {
 	row = row[:c.line]
 	for column := 0; ; column++ {
@@ -73,7 +73,9 @@ func (c *copyCSV) key(row []byte) ([]byte, keyFound) {
 			return nil, keyMissing
 		}
 		if column == c.stmt.Key {
-			if !quotes && string(row[:n]) == c.stmt.Null {
+			unquoted := !quotes && string(row[:n]) == c.stmt.Null
+			switch {
+			case unquoted && !c.stmt.ForceNotNull, !unquoted && c.stmt.ForceNull && string(c.value) == c.stmt.Null:
 				return nil, keyNull
 			}
 			return c.value, keyValue

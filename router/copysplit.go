@@ -1,7 +1,6 @@
 package router
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 
@@ -18,10 +17,12 @@ const DefaultRowMax = 64 << 20
 // Every shard that gets rows is sent the same COPY statement, then Header, its rows, Trailer.
 //
 // A row that the server is certain to refuse (too few columns, a key that is no value of its
-// type) goes with hash 0, so that a shard reports it in PostgreSQL's own words. What no single
-// shard could see is an *Error: a NULL key, a row without end, mixed line ends.
+// type, NULL where the column does not take it) goes with hash 0, so that a shard reports it in
+// PostgreSQL's own words. What no single shard could see is an *Error: a NULL key that could be
+// stored, a row without end, mixed line ends.
 type CopySplitter struct {
-	RowMax int // bytes; may be set before the first Feed
+	RowMax  int  // bytes; may be set before the first Feed
+	Foreign bool // the data's encoding is not the server's: a text key beyond ASCII is refused. As RowMax
 
 	stmt   *CopyStmt
 	format copyFormat
@@ -29,6 +30,7 @@ type CopySplitter struct {
 	header []byte
 	inRows bool // the header is complete
 	ended  bool // all that follows is ignored, or in binary refused
+	null   nullRule
 }
 
 // copyFormat finds the rows of one format.
@@ -53,7 +55,7 @@ const (
 
 // NewCopySplitter makes the splitter of a COPY … FROM STDIN with the key among its columns.
 func NewCopySplitter(stmt *CopyStmt) *CopySplitter {
-	s := &CopySplitter{RowMax: DefaultRowMax, stmt: stmt}
+	s := &CopySplitter{RowMax: DefaultRowMax, stmt: stmt, null: nullRuleOf(stmt.Table)}
 	switch stmt.Format {
 	case CopyBinary:
 		s.format = &copyBinary{stmt: stmt}
@@ -144,7 +146,7 @@ func (s *CopySplitter) take(data []byte, last bool, emit func(topology.KeyHash, 
 		}
 		data = data[size:]
 	}
-	if len(data) > 0 && s.stmt.Format == CopyBinary {
+	if b, ok := s.format.(*copyBinary); ok && len(data) > 0 && !b.failed {
 		return nil, &Error{Code: "22P04", Message: "received copy data after EOF marker"}
 	}
 	return nil, nil
@@ -152,7 +154,7 @@ func (s *CopySplitter) take(data []byte, last bool, emit func(topology.KeyHash, 
 
 // takeHeader keeps the header that data begins with, and gives its length, 0 for not yet.
 func (s *CopySplitter) takeHeader(data []byte, last bool) (size int, err error) {
-	send := 0
+	var send int
 	if s.stmt.Format == CopyBinary {
 		size, err = binaryHeader(data)
 		send = size
@@ -173,35 +175,25 @@ func (s *CopySplitter) hash(row []byte) (topology.KeyHash, error) {
 	case keyMissing:
 		return 0, nil
 	case keyNull:
-		return 0, s.nullKey()
+		if s.null == nullRefused {
+			return 0, nullKeyError(s.stmt.Table)
+		}
+		return 0, nil
 	}
 	table := s.stmt.Table
-	var hash topology.KeyHash
-	var state keyState
-	if column := table.Columns[table.Key].Type; s.stmt.Format == CopyBinary {
-		hash, state = hashParam(table.KeyType, value, true, column)
-	} else if column == oidVarchar && bytes.HasSuffix(value, []byte(" ")) {
-		state = keyUnknown // varchar(n) drops blanks beyond n
-	} else {
-		hash, state = hashInput(table.KeyType, value)
+	column := &table.Columns[table.Key]
+	if s.Foreign && table.KeyType == topology.KeyText && !ascii(value) {
+		return 0, foreignKey()
 	}
+	hash, state := hashParam(table.KeyType, value, s.stmt.Format == CopyBinary, column.Type, column.Length)
 	if state == keyUnknown {
 		return 0, &Error{
-			Code:    "0A000",
+			Code:    codeNotSupported,
 			Message: fmt.Sprintf("the shard key %q of a row is in a form that shardproxy cannot read", table.KeyColumn()),
 			Hint:    "Write integers in decimal digits, texts without blanks at their end, or INSERT the row.",
 		}
 	}
 	return hash, nil
-}
-
-func (s *CopySplitter) nullKey() *Error {
-	t := s.stmt.Table
-	return &Error{
-		Code:    "23502",
-		Message: fmt.Sprintf("null value in column %q of relation %q violates not-null constraint", t.KeyColumn(), t.Name),
-		Detail:  "The column is the table's shard key.",
-	}
 }
 
 func (s *CopySplitter) tooLong() *Error {

@@ -112,7 +112,7 @@ func TestCopySplit(t *testing.T) {
 		{"csv no end mark", csvCopy(), "\\.,1,y\n\\x,2,y\n", []copiedRow{{key(1), "\\.,1,y\n"}, {key(2), "\\x,2,y\n"}}, ""},
 		{"csv quote without end", csvCopy(), "\"x,1,y\n", []copiedRow{{0, "\"x,1,y\n"}}, ""},
 		{"binary", binaryCopy(), binaryData("x", int64(1), nil), []copiedRow{{key(1), quoted(binaryRow("x", int64(1), nil))}}, binaryHead},
-		{"binary, wrong length", binaryCopy(), binaryData("x", "abc", nil), []copiedRow{{0, quoted(binaryRow("x", "abc", nil))}}, binaryHead},
+		{"binary, wrong length", binaryCopy(), binaryData("x", "abc", nil), []copiedRow{{0, quoted(binaryRow("x", "abc", nil)[:14])}}, binaryHead},
 		{"binary without trailer", binaryCopy(), binaryHead + binaryRow(nil, int64(-1), "y"), []copiedRow{{key(-1), quoted(binaryRow(nil, int64(-1), "y"))}}, binaryHead},
 		{"binary with extension", binaryCopy(), extendedHead + binaryRow("x", int64(1), nil), []copiedRow{{key(1), quoted(binaryRow("x", int64(1), nil))}}, extendedHead},
 	} {
@@ -152,7 +152,7 @@ func binaryData(fields ...any) string { return binaryHead + binaryRow(fields...)
 
 func TestCopySplitErrors(t *testing.T) {
 	varchar := textCopy()
-	varchar.Table = copyTable(topology.KeyText, oidVarchar)
+	varchar.Table = varcharTable(3)
 	for _, c := range []struct {
 		name string
 		stmt *CopyStmt
@@ -169,7 +169,7 @@ func TestCopySplitErrors(t *testing.T) {
 		{"end mark of another line end", textCopy(), "x\t1\ty\n\\.\r\n", "22P04"},
 		{"broken end mark", textCopy(), "x\t1\ty\n\\.x\n", "22P04"},
 		{"hexadecimal key", textCopy(), "x\t0x10\ty\n", "0A000"},
-		{"varchar with a blank at its end", varchar, "x\ta \ty\n", "0A000"},
+		{"varchar with blanks that may be cut", varchar, "x\taü  \ty\n", "0A000"},
 		{"no signature", binaryCopy(), "PGCOPX", "22P04"},
 		{"nothing", binaryCopy(), "", "22P04"},
 		{"short signature", binaryCopy(), "PGCO", "22P04"},
@@ -187,6 +187,62 @@ func TestCopySplitErrors(t *testing.T) {
 			if !errors.As(err, &e) || e.Code != c.code {
 				t.Errorf("%s in chunks of %d: %v, want %s", c.name, chunk, err, c.code)
 			}
+		}
+	}
+}
+
+func varcharTable(length int) *topology.Table {
+	table := copyTable(topology.KeyText, oidVarchar)
+	table.Columns[1].Length = length
+	return table
+}
+
+// TestCopyKeys is about what becomes of single keys: the hash of one that is stored, or the code of a refusal.
+func TestCopyKeys(t *testing.T) {
+	strict, watched := copyTable(topology.KeyInt, oidInt8), copyTable(topology.KeyInt, oidInt8)
+	strict.Columns[1].NotNull, watched.Columns[1].NotNull, watched.Triggers = true, true, true
+	texts := copyTable(topology.KeyText, oidText)
+	for _, c := range []struct {
+		name    string
+		table   *topology.Table
+		stmt    CopyStmt
+		foreign bool
+		row     string
+		hash    topology.KeyHash
+		code    string
+	}{
+		{name: "NULL where the column takes none", table: strict, row: "a,,b\n"},
+		{name: "NULL that a trigger may change", table: watched, row: "a,,b\n", code: "0A000"},
+		{name: "NULL", table: copyTable(topology.KeyInt, oidInt8), row: "a,,b\n", code: "23502"},
+		{name: "quoted", table: texts, row: "a,\"\",b\n", hash: text("")},
+		{name: "FORCE_NULL", table: texts, stmt: CopyStmt{ForceNull: true}, row: "a,\"\",b\n", code: "23502"},
+		{name: "FORCE_NULL of a value", table: texts, stmt: CopyStmt{ForceNull: true}, row: "a,\"x\",b\n", hash: text("x")},
+		{name: "FORCE_NULL, not quoted", table: texts, stmt: CopyStmt{ForceNull: true}, row: "a,,b\n", code: "23502"},
+		{name: "FORCE_NOT_NULL", table: texts, stmt: CopyStmt{ForceNotNull: true, Null: "nil"}, row: "a,nil,b\n", hash: text("nil")},
+		{name: "both, not quoted", table: texts, stmt: CopyStmt{ForceNull: true, ForceNotNull: true, Null: "nil"}, row: "a,nil,b\n", hash: text("nil")},
+		{name: "both, quoted", table: texts, stmt: CopyStmt{ForceNull: true, ForceNotNull: true, Null: "nil"}, row: "a,\"nil\",b\n", code: "23502"},
+		{name: "other encoding, ASCII", table: texts, foreign: true, row: "a,x,b\n", hash: text("x")},
+		{name: "other encoding", table: texts, foreign: true, row: "a,\xfc,b\n", code: "0A000"},
+		{name: "blanks within the length", table: varcharTable(3), row: "a,x  ,b\n", hash: text("x  ")},
+		{name: "blanks beyond the length", table: varcharTable(3), row: "a,x    ,b\n", hash: text("x  ")},
+		{name: "no length", table: varcharTable(0), row: "a,x    ,b\n", hash: text("x    ")},
+	} {
+		stmt := c.stmt
+		stmt.Table, stmt.From, stmt.Columns, stmt.Key = c.table, true, 3, 1
+		stmt.Format, stmt.Delimiter, stmt.Quote, stmt.Escape = CopyCSV, ',', '"', '"'
+		s := NewCopySplitter(&stmt)
+		s.Foreign = c.foreign
+		var got []topology.KeyHash
+		err := s.Feed([]byte(c.row), func(hash topology.KeyHash, _ []byte) error {
+			got = append(got, hash)
+			return nil
+		})
+		var e *Error
+		switch errors.As(err, &e); {
+		case c.code != "" && (e == nil || e.Code != c.code):
+			t.Errorf("%s: %v, want %s", c.name, err, c.code)
+		case c.code == "" && (err != nil || len(got) != 1 || got[0] != c.hash):
+			t.Errorf("%s: %v, %v, want %v", c.name, got, err, c.hash)
 		}
 	}
 }
@@ -257,6 +313,8 @@ func TestCopySplitAgreesWithServer(t *testing.T) {
 	escaped.Escape = '\\'
 	headed := withText(csvCopy())
 	headed.Header = true
+	forced := withText(csvCopy())
+	forced.ForceNull, forced.ForceNotNull, forced.Table.Columns[1].NotNull = true, true, true
 	formats := []struct {
 		sql    string
 		stmt   *CopyStmt
@@ -266,6 +324,7 @@ func TestCopySplitAgreesWithServer(t *testing.T) {
 		{"COPY t FROM STDIN", withText(textCopy()), []string{"x\ty\tz\r\n", "x\tw\tz\r\n", "\r", "\n", "\\\r", "\\.", "a\tb"}},
 		{"COPY t FROM STDIN (FORMAT csv)", withText(csvCopy()), []string{"a", ",", ",", ",", "\n", "\"", "\"", "\"\"", "\\", "\\.", "x,y,z\n", "x,w,z\n", "x,\"\",z\n", "\"a\nb\",c,d\n", "\r"}},
 		{"COPY t FROM STDIN (FORMAT csv, ESCAPE '\\')", escaped, []string{"a", ",", ",", "\n", "\"", "\"", "\\\"", "\\\\", "\\", "x,y,z\n", "x,\"w\\\"\",z\n", "\\.\n"}},
+		{"COPY t FROM STDIN (FORMAT csv, FORCE_NULL (k), FORCE_NOT_NULL (k))", forced, []string{"a,,b\n", "a,\"\",b\n", "a,\"x\",b\n", "a,x,b\n"}},
 		{"COPY t FROM STDIN (FORMAT csv, HEADER)", headed, []string{"a,k,b\n", "x,y,z\n", "\"k\n\"", ",", "\n", "\"", "x,w,z\n"}},
 	}
 	load := func(t *rapid.T, sql, data string) (string, error) {

@@ -23,4 +23,10 @@ type CopyStmt struct {
 	Escape    byte
 	Null      string
 	Header    bool // the first line names the columns
+	// Nowhere: the shard key is not copied, is NOT NULL and has no default. No row can be stored, which any
+	// one shard will say of the first one.
+	Nowhere      bool
+	ForceNull    bool   // CSV: a quoted key that looks like Null is NULL
+	ForceNotNull bool   // CSV: a key that looks like Null is not NULL
+	Encoding     string // of the data, "" for the session's client_encoding
 }

@@ -36,10 +36,10 @@ func (a *analysis) ddl(n *pg.Node) {
 		a.drop(v.DropStmt)
 	case *pg.Node_TruncateStmt:
 		t.Schema = false
-		a.tables(v.TruncateStmt.Relations)
+		a.tables(v.TruncateStmt.Relations, true)
 	case *pg.Node_LockStmt:
-		t.Schema = false
-		a.tables(v.LockStmt.Relations)
+		t.Schema, t.Block = false, true
+		a.tables(v.LockStmt.Relations, false)
 	case *pg.Node_VacuumStmt, *pg.Node_ReindexStmt, *pg.Node_ClusterStmt:
 		t.Kind, t.Schema = AllBare, false
 	case *pg.Node_CreateSchemaStmt:
@@ -96,8 +96,10 @@ func (a *analysis) shared(kind pg.ObjectType) {
 
 func (a *analysis) serverWide() {
 	a.t.Kind, a.t.Schema = Any, false
-	a.refuse(&Error{Code: codeNotSupported, Message: "this statement acts on a whole server, of which several shards may be",
-		Hint: "Run it on each node's server."})
+	a.refuse(&Error{
+		Code: codeNotSupported, Message: "this statement acts on a whole server, of which several shards may be",
+		Hint: "Run it on each node's server.",
+	})
 }
 
 // temporary makes the statement one of a bound session if it creates a temporary object.
@@ -110,11 +112,19 @@ func (a *analysis) temporary(v *pg.RangeVar) bool {
 	return true
 }
 
+// placed says that the rules place the rows of table.
+func placed(table *topology.Table) bool {
+	return table.Kind == topology.Sharded || table.Kind == topology.Reference
+}
+
 // tables mentions the tables of TRUNCATE and LOCK.
-func (a *analysis) tables(list []*pg.Node) {
+func (a *analysis) tables(list []*pg.Node, truncate bool) {
 	for _, n := range list {
 		if table, known := a.table(n.GetRangeVar()); table != nil {
 			a.mention(table)
+			if truncate && table.Kind == topology.Other {
+				a.elsewhere(table)
+			}
 		} else if !known {
 			a.t.Unknown = append(a.t.Unknown, n.GetRangeVar().GetRelname())
 		}
@@ -183,18 +193,25 @@ func (a *analysis) createAs(query *pg.Node, into *pg.IntoClause) {
 	rows := a.query(query, nil, nil, &level{top: true})
 	rows.rename(into.ColNames)
 	a.movingTimes()
+	a.later("CREATE TABLE AS")
 	t.Returns = false
 	name := quoteName(into.Rel.Relname)
 	switch {
 	case len(a.sharded) > 0:
-		a.refuse(&Error{Code: codeNotSupported, Message: name + " would hold other rows on each shard, as " + quoteName(a.sharded[0].table.Name) + " is sharded",
-			Hint: "Create the table, then fill it with INSERT … SELECT."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: name + " would hold other rows on each shard, as " + quoteName(a.sharded[0].table.Name) + " is sharded",
+			Hint: "Create the table, then fill it with INSERT … SELECT.",
+		})
 	case a.diverges != "":
-		a.refuse(&Error{Code: codeNotSupported, Message: "the copies of " + name + " would differ", Detail: upper(a.diverges) + ".",
-			Hint: "Create the table, then insert constants."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "the copies of " + name + " would differ", Detail: upper(a.diverges) + ".",
+			Hint: "Create the table, then insert constants.",
+		})
 	case a.keyed(into.Rel, rows):
-		a.refuse(&Error{Code: codeNotSupported, Message: name + " would be a sharded table with all of its rows on every shard",
-			Hint: "Create the table, then fill it with INSERT … SELECT, or give its columns other names."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: name + " would be a sharded table with all of its rows on every shard",
+			Hint: "Create the table, then fill it with INSERT … SELECT, or give its columns other names.",
+		})
 	}
 }
 

@@ -18,11 +18,11 @@ func (a *analysis) alterTable(s *pg.AlterTableStmt) {
 		return
 	}
 	a.mention(table)
-	d := &definition{name: table.TableName, kind: table.Kind, key: table.KeyColumn(), columns: slices.Clone(table.Columns)}
+	d := &definition{name: table.TableName, kind: table.Kind, key: table.KeyColumn(), primary: table.Primary, columns: slices.Clone(table.Columns)}
 	for _, n := range s.Cmds {
 		a.alterCommand(table, d, n.GetAlterTableCmd())
 	}
-	if table.Kind != topology.View {
+	if placed(table) {
 		a.samePlace(table, d)
 	}
 }
@@ -43,7 +43,7 @@ func (a *analysis) alterCommand(table *topology.Table, d *definition, c *pg.Alte
 		}
 		d.columns = slices.DeleteFunc(d.columns, func(column topology.Column) bool { return column.Name == c.Name })
 	case pg.AlterTableType_AT_AlterColumnType:
-		a.retype(table, d, c, isKey)
+		a.retype(table, c, isKey)
 	case pg.AlterTableType_AT_DropNotNull:
 		if isKey {
 			a.keyAltered(table)
@@ -67,7 +67,7 @@ func (a *analysis) alterCommand(table *topology.Table, d *definition, c *pg.Alte
 }
 
 // retype allows the integer types to be exchanged: they hash alike.
-func (a *analysis) retype(table *topology.Table, d *definition, c *pg.AlterTableCmd, isKey bool) {
+func (a *analysis) retype(table *topology.Table, c *pg.AlterTableCmd, isKey bool) {
 	def := c.Def.GetColumnDef()
 	if isKey && (def.GetRawDefault() != nil || table.KeyType != topology.KeyInt || topology.KeyTypeOf(typeOID(def.GetTypeName())) != topology.KeyInt) {
 		a.keyAltered(table)
@@ -82,8 +82,10 @@ func (a *analysis) retype(table *topology.Table, d *definition, c *pg.AlterTable
 }
 
 func (a *analysis) keyAltered(table *topology.Table) {
-	a.refuse(&Error{Code: codeNotSupported, Message: "the shard key " + quoteName(table.Name) + "." + quoteName(table.KeyColumn()) + " cannot be dropped, renamed or changed",
-		Hint: "Create a new table and copy the rows."})
+	a.refuse(&Error{
+		Code: codeNotSupported, Message: "the shard key " + quoteName(table.Name) + "." + quoteName(table.KeyColumn()) + " cannot be dropped, renamed or changed",
+		Hint: "Create a new table and copy the rows.",
+	})
 }
 
 // samePlace refuses a change after which the rules would place the table elsewhere than its rows are.
@@ -98,8 +100,10 @@ func (a *analysis) samePlace(table *topology.Table, d *definition) {
 	case err == nil && kind == table.Kind && (key < 0 || d.columns[key].Name == table.KeyColumn()):
 		return
 	}
-	e := &Error{Code: codeNotSupported, Message: "the rules for shard keys would then place table " + quoteName(table.Name) + " elsewhere than its rows are",
-		Hint: "Choose another name, or list the table in the proxy's configuration first."}
+	e := &Error{
+		Code: codeNotSupported, Message: "the rules for shard keys would then place table " + quoteName(table.Name) + " elsewhere than its rows are",
+		Hint: "Choose another name, or list the table in the proxy's configuration first.",
+	}
 	if err != nil {
 		e.Detail = err.Error()
 	}
@@ -110,7 +114,7 @@ func (a *analysis) samePlace(table *topology.Table, d *definition) {
 func (a *analysis) rename(s *pg.RenameStmt) {
 	a.shared(s.RenameType)
 	table, _ := a.renamed(s.Relation)
-	if table == nil || table.Kind == topology.View {
+	if table == nil || !placed(table) {
 		return
 	}
 	d := &definition{name: table.TableName, columns: slices.Clone(table.Columns)}
@@ -147,7 +151,7 @@ func (a *analysis) renamed(v *pg.RangeVar) (*topology.Table, bool) {
 // moveToSchema reads ALTER … SET SCHEMA.
 func (a *analysis) moveToSchema(s *pg.AlterObjectSchemaStmt) {
 	table, _ := a.renamed(s.Relation)
-	if table == nil || table.Kind == topology.View {
+	if table == nil || !placed(table) {
 		return
 	}
 	d := &definition{name: topology.TableName{Schema: s.Newschema, Name: table.Name}, columns: table.Columns}

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"shardproxy/topology"
@@ -12,6 +14,7 @@ type definition struct {
 	name    topology.TableName
 	kind    topology.TableKind
 	key     string // the shard key, "" for a reference table
+	primary []string
 	columns []topology.Column
 }
 
@@ -44,6 +47,11 @@ func (a *analysis) createTable(s *pg.CreateStmt) {
 	}
 	if !a.placeNew(d, parent) {
 		return
+	}
+	for _, c := range constraints {
+		if c.Contype == pg.ConstrType_CONSTR_PRIMARY {
+			d.primary = names(c.Keys)
+		}
 	}
 	for _, c := range constraints {
 		a.constraint(d, c)
@@ -164,7 +172,10 @@ func columnConstraints(d *pg.ColumnDef) (list []*pg.Constraint) {
 		case pg.ConstrType_CONSTR_PRIMARY, pg.ConstrType_CONSTR_UNIQUE:
 			list = append(list, &pg.Constraint{Contype: c.Contype, Keys: []*pg.Node{name}})
 		case pg.ConstrType_CONSTR_FOREIGN:
-			list = append(list, &pg.Constraint{Contype: c.Contype, FkAttrs: []*pg.Node{name}, Pktable: c.Pktable, PkAttrs: c.PkAttrs})
+			list = append(list, &pg.Constraint{
+				Contype: c.Contype, FkAttrs: []*pg.Node{name}, Pktable: c.Pktable, PkAttrs: c.PkAttrs,
+				FkUpdAction: c.FkUpdAction, FkDelAction: c.FkDelAction, FkDelSetCols: c.FkDelSetCols,
+			})
 		}
 	}
 	return list
@@ -188,7 +199,8 @@ func (a *analysis) constraint(d *definition, c *pg.Constraint) {
 
 // foreignKey allows the references that each shard can check for itself.
 func (a *analysis) foreignKey(d *definition, c *pg.Constraint) {
-	kind, key := d.kind, d.key // of a table that refers to itself
+	a.resetKey(d, c)
+	kind, key, primary := d.kind, d.key, d.primary // of a table that refers to itself
 	if name := a.newName(c.Pktable); name != d.name {
 		table, _ := a.table(c.Pktable)
 		if table == nil {
@@ -197,13 +209,15 @@ func (a *analysis) foreignKey(d *definition, c *pg.Constraint) {
 			return
 		}
 		a.mention(table)
-		kind, key = table.Kind, table.KeyColumn()
+		kind, key, primary = table.Kind, table.KeyColumn(), table.Primary
 	}
-	if kind == topology.Reference {
+	if kind != topology.Sharded { // the server says what it thinks of a view
 		return
 	}
-	e := &Error{Code: codeNotSupported, Message: "the foreign key from " + quoteName(d.name.Name) + " to " + quoteName(c.Pktable.Relname) + " could refer to a row of another shard",
-		Hint: "Make the shard keys of both tables part of it, such as FOREIGN KEY (" + d.key + ", …) REFERENCES " + c.Pktable.Relname + " (" + key + ", …)."}
+	e := &Error{
+		Code: codeNotSupported, Message: "the foreign key from " + quoteName(d.name.Name) + " to " + quoteName(c.Pktable.Relname) + " could refer to a row of another shard",
+		Hint: "Make the shard keys of both tables part of it, such as FOREIGN KEY (" + d.key + ", …) REFERENCES " + c.Pktable.Relname + " (" + key + ", …).",
+	}
 	if d.kind != topology.Sharded {
 		e.Hint = "A reference table can only refer to reference tables."
 		a.refuse(e)
@@ -211,7 +225,7 @@ func (a *analysis) foreignKey(d *definition, c *pg.Constraint) {
 	}
 	from, to := names(c.FkAttrs), names(c.PkAttrs)
 	if len(to) == 0 {
-		e.Hint = "Name the columns that it refers to; the shard keys of both tables must be part of it."
+		to = primary
 	}
 	for i := range min(len(from), len(to)) {
 		if from[i] == d.key && to[i] == key {
@@ -219,6 +233,19 @@ func (a *analysis) foreignKey(d *definition, c *pg.Constraint) {
 		}
 	}
 	a.refuse(e)
+}
+
+// resetKey refuses a foreign key that would change the shard key of a row.
+func (a *analysis) resetKey(d *definition, c *pg.Constraint) {
+	const setNull, setDefault = "n", "d" // FKCONSTR_ACTION_SETNULL, _SETDEFAULT of parsenodes.h
+	sets := func(action string) bool { return action == setNull || action == setDefault }
+	deletes := sets(c.FkDelAction) && (len(c.FkDelSetCols) == 0 || slices.Contains(names(c.FkDelSetCols), d.key))
+	if d.kind == topology.Sharded && slices.Contains(names(c.FkAttrs), d.key) && (deletes || sets(c.FkUpdAction)) {
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "the foreign key would change the shard key " + quoteName(d.name.Name) + "." + quoteName(d.key) + " of a row",
+			Hint: "Use ON DELETE CASCADE, or SET NULL (…) of the other columns.",
+		})
+	}
 }
 
 // newDefault checks what a new column holds in the rows that are there already.
@@ -245,10 +272,14 @@ func (a *analysis) newDefault(d *definition, c *pg.ColumnDef) {
 	switch {
 	case why == "":
 	case d.kind == topology.Reference:
-		a.refuse(&Error{Code: codeNotSupported, Message: "the new column " + quoteName(c.Colname) + " would hold other values on each shard", Detail: upper(why) + ".",
-			Hint: "Add the column without a default, fill it, then set the default."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "the new column " + quoteName(c.Colname) + " would hold other values on each shard", Detail: upper(why) + ".",
+			Hint: "Add the column without a default, fill it, then set the default.",
+		})
 	case newColumn(c).Sequence:
-		a.refuse(&Error{Code: codeNotSupported, Message: "the new column " + quoteName(c.Colname) + " would hold the same numbers on each shard",
-			Hint: "Use a uuid column with gen_random_uuid()."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "the new column " + quoteName(c.Colname) + " would hold the same numbers on each shard",
+			Hint: "Use a uuid column with gen_random_uuid().",
+		})
 	}
 }

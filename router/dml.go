@@ -21,8 +21,13 @@ func (a *analysis) target(v *pg.RangeVar) (it *item, table *topology.Table, ok b
 		return named(rowset{open: true}, v.Alias, v.Relname), nil, false
 	case table.Kind == topology.View:
 		a.mention(table)
-		a.refuse(&Error{Code: codeNotSupported, Message: "writing through view " + quoteName(table.Name) + " is not supported",
-			Hint: "Write the table below it."})
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "writing through view " + quoteName(table.Name) + " is not supported",
+			Hint: "Write the table below it.",
+		})
+		return named(rowset{open: true}, v.Alias, v.Relname), nil, false
+	case table.Kind == topology.Other:
+		a.elsewhere(table)
 		return named(rowset{open: true}, v.Alias, v.Relname), nil, false
 	}
 	if it, ok = a.base(table, v.Alias); !ok {
@@ -82,6 +87,9 @@ func (a *analysis) assignments(list []*pg.Node, sc *scope, placed bool, table *t
 			continue
 		}
 		i := columnIndex(table, t.Name)
+		if i >= 0 && len(t.Indirection) == 0 {
+			a.mark(t.Val, topology.KeyTypeOf(table.Columns[i].Type), false)
+		}
 		if t.Val.GetSetToDefault() != nil && i >= 0 {
 			a.defaulted(table, i)
 		}
@@ -92,9 +100,11 @@ func (a *analysis) assignments(list []*pg.Node, sc *scope, placed bool, table *t
 }
 
 func changedKey(table *topology.Table) *Error {
-	return &Error{Code: codeNotSupported,
+	return &Error{
+		Code:    codeNotSupported,
 		Message: "the shard key " + quoteName(table.Name) + "." + quoteName(table.KeyColumn()) + " cannot be updated",
-		Hint:    "Delete the row and insert it with its new key."}
+		Hint:    "Delete the row and insert it with its new key.",
+	}
 }
 
 // sameKey says that v is sure to be the value that key has already: the key itself, or the
@@ -133,9 +143,11 @@ func (a *analysis) defaulted(table *topology.Table, i int) {
 	c := &table.Columns[i]
 	switch {
 	case table.Kind == topology.Sharded && c.Sequence:
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "column " + quoteName(table.Name) + "." + quoteName(c.Name) + " draws from a sequence, which would give the same numbers on each shard",
-			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid()."})
+			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid().",
+		})
 	case table.Kind == topology.Reference && (c.Sequence || c.Default == topology.Volatile || c.Default == topology.Stable):
 		a.diverge("the default of column " + quoteName(c.Name) + " may give something else on each shard")
 	}
@@ -165,7 +177,7 @@ func (a *analysis) mergeStmt(s *pg.MergeStmt, outer *scope, env *cteEnv, lv *lev
 		case pg.CmdType_CMD_INSERT:
 			a.expressions(w.Values, sc)
 			if ok {
-				a.mergeInsert(w, sc, table, it)
+				a.mergeInsert(w, sc, table)
 			}
 		}
 	}
@@ -175,11 +187,15 @@ func (a *analysis) mergeStmt(s *pg.MergeStmt, outer *scope, env *cteEnv, lv *lev
 }
 
 // mergeInsert proves that a row inserted by MERGE belongs where the statement runs.
-func (a *analysis) mergeInsert(w *pg.MergeWhenClause, sc *scope, table *topology.Table, target *item) {
+func (a *analysis) mergeInsert(w *pg.MergeWhenClause, sc *scope, table *topology.Table) {
 	columns := a.insertColumns(table, w.TargetList, len(w.Values), w.Override)
-	for i := range w.Values {
-		if w.Values[i].GetSetToDefault() != nil && i < len(columns) && columns[i] >= 0 {
-			a.defaulted(table, columns[i])
+	for i := range min(len(w.Values), len(columns)) {
+		switch c := columns[i]; {
+		case c < 0:
+		case w.Values[i].GetSetToDefault() != nil:
+			a.defaulted(table, c)
+		default:
+			a.mark(w.Values[i], topology.KeyTypeOf(table.Columns[c].Type), false)
 		}
 	}
 	if table.Kind != topology.Sharded {
@@ -190,17 +206,18 @@ func (a *analysis) mergeInsert(w *pg.MergeWhenClause, sc *scope, table *topology
 			continue
 		}
 		if s, ok := a.constant(w.Values[i], table.KeyType); ok {
-			a.written = append(a.written, keySet{s})
+			a.written = append(a.written, keySet{a.stored(table, s)})
 			return
 		}
-		if ref, ok := sc.resolve(w.Values[i]); ok && ref.node != nil && ref.node.keyType == table.KeyType {
-			written := &relation{name: table.Name, table: table, columns: make([]output, len(table.Columns))}
-			written.columns[table.Key].node = &node{relation: written, keyType: table.KeyType, follows: []*node{ref.node}}
+		written := &relation{name: table.Name, table: table, columns: make([]output, len(table.Columns))}
+		key := &node{relation: written, keyType: table.KeyType}
+		written.columns[table.Key].node = key
+		if ref, ok := sc.resolve(w.Values[i]); ok && a.storedFrom(table, key, ref.node) {
 			a.sharded = append(a.sharded, written)
 			return
 		}
 	}
-	a.refuse(computedKey(table))
+	a.refuse(noKey(table, columns))
 }
 
 // locking reads FOR UPDATE and its like.

@@ -192,7 +192,7 @@ func (g *generator) constants() string {
 func (g *generator) condition(visible []source, depth int) string {
 	switch n := g.rng.IntN(100); {
 	case n < 24:
-		return g.column(visible) + " = " + g.pick("1", "2", "5", "'3'", "4::bigint")
+		return g.column(visible) + " = " + g.pick("1", "2", "5", "'3'", "4::bigint", "+3", "- -2", "-(-(4))", "'5'::smallint")
 	case n < 44:
 		return g.equal(visible, visible)
 	case n < 52:
@@ -202,7 +202,7 @@ func (g *generator) condition(visible []source, depth int) string {
 	case n < 60:
 		return "(" + g.column(visible) + ", " + g.column(visible) + ") = (" + g.column(visible) + ", 2)"
 	case n < 64:
-		return g.column(visible) + g.pick(" > 2", " IS NULL", " IS NOT NULL", " <> 5")
+		return g.column(visible) + g.pick(" > 2", " IS NULL", " IS NOT NULL", " <> 5", " IS NOT DISTINCT FROM 3", " BETWEEN 2 AND 2", " = ALL (ARRAY[4])")
 	case n < 74:
 		return g.condition(visible, depth) + " AND " + g.condition(visible, depth)
 	case n < 82:

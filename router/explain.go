@@ -88,7 +88,7 @@ func (a *analysis) explainOurs(s *pg.ExplainStmt) {
 		}
 	}
 	body := trim(a.sql, lx.pos, a.end())
-	inner := &analysis{schema: a.schema, env: a.env, sql: a.sql, lits: a.lits, path: a.path, t: &Template{}}
+	inner := &analysis{schema: a.schema, env: a.env, sql: a.sql, lits: a.lits, path: a.path, t: &Template{}, params: map[*pg.ParamRef]paramUse{}}
 	inner.statement(s.Query)
 	t := a.t
 	t.Kind, t.Returns, t.Inner, t.Text = Explain, true, inner.t, a.sql[body.Start:body.End]

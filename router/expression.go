@@ -5,6 +5,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"shardproxy/topology"
 )
 
 // expressions reads each node for what is nested in it.
@@ -23,9 +25,12 @@ func (a *analysis) expression(n *pg.Node, sc *scope) {
 	case nil, *pg.Node_AConst, *pg.Node_String_, *pg.Node_SetToDefault:
 	case *pg.Node_ParamRef:
 		a.t.Params = max(a.t.Params, int(v.ParamRef.Number))
+		a.mark(n, topology.KeyNone, false)
 	case *pg.Node_List:
 		a.expressions(v.List.Items, sc)
 	case *pg.Node_AExpr:
+		a.unseenOperator(v.AExpr.Name)
+		a.compared(v.AExpr, sc)
 		a.expression(v.AExpr.Lexpr, sc)
 		a.expression(v.AExpr.Rexpr, sc)
 	case *pg.Node_BoolExpr:
@@ -102,6 +107,7 @@ func (a *analysis) child(m protoreflect.Message, sc *scope) {
 
 // subquery reads a sub-query inside an expression.
 func (a *analysis) subquery(s *pg.SubLink, sc *scope) rowset {
+	a.unseenOperator(s.OperName)
 	a.expression(s.Testexpr, sc)
 	return a.query(s.Subselect, sc, sc.ctes, &level{})
 }

@@ -27,6 +27,7 @@ func (a *analysis) condition(n *pg.Node, sc *scope, filtered sides) {
 			}
 		}
 	case *pg.Node_AExpr:
+		a.unseenOperator(v.AExpr.Name)
 		if a.equality(v.AExpr, sc, filtered) {
 			return
 		}
@@ -42,7 +43,7 @@ func (a *analysis) condition(n *pg.Node, sc *scope, filtered sides) {
 // with nothing done where it is none of the forms it knows.
 func (a *analysis) equality(e *pg.A_Expr, sc *scope, filtered sides) bool {
 	switch {
-	case builtinOperator(e.Name) != "=":
+	case a.operator(e.Name) != "=":
 		return false
 	case e.Kind == pg.A_Expr_Kind_AEXPR_OP:
 		l, r := e.Lexpr.GetRowExpr(), e.Rexpr.GetRowExpr()
@@ -65,6 +66,12 @@ func (a *analysis) equality(e *pg.A_Expr, sc *scope, filtered sides) bool {
 func (a *analysis) equal(l, r *pg.Node, sc *scope, filtered sides) {
 	lc, lok := sc.resolve(l)
 	rc, rok := sc.resolve(r)
+	if lok && lc.node != nil {
+		a.mark(r, lc.node.keyType, false)
+	}
+	if rok && rc.node != nil {
+		a.mark(l, rc.node.keyType, false)
+	}
 	switch {
 	case lok && rok:
 		a.tie(lc, rc, filtered)
@@ -121,7 +128,7 @@ func (n *node) follow(rows rowset) {
 // inQuery takes the facts of key IN (SELECT …), which is key = ANY (SELECT …) too: the key has a
 // value of the query, and of the query only the rows with the key's value matter.
 func (a *analysis) inQuery(s *pg.SubLink, sc *scope, filtered sides) bool {
-	if s.SubLinkType != pg.SubLinkType_ANY_SUBLINK || len(s.OperName) > 0 && builtinOperator(s.OperName) != "=" {
+	if s.SubLinkType != pg.SubLinkType_ANY_SUBLINK || a.ownOperator("=") || len(s.OperName) > 0 && a.operator(s.OperName) != "=" {
 		return false
 	}
 	keys := []*pg.Node{s.Testexpr}
@@ -193,7 +200,7 @@ func (a *analysis) constantFacts(n *pg.Node, sc *scope, filtered sides) map[*nod
 // comparisonFacts are the keys that a comparison limits to constants: key = c, key IN (c, …),
 // key = ANY (array), and rows of those.
 func (a *analysis) comparisonFacts(e *pg.A_Expr, sc *scope, filtered sides) map[*node]keySet {
-	if builtinOperator(e.Name) != "=" {
+	if a.operator(e.Name) != "=" {
 		return nil
 	}
 	facts := map[*node]keySet{}
@@ -201,6 +208,7 @@ func (a *analysis) comparisonFacts(e *pg.A_Expr, sc *scope, filtered sides) map[
 		if c, ok := sc.resolve(l); ok && c.removable(filtered) {
 			if set, ok := read(r, c.node.keyType); ok {
 				facts[c.node] = set
+				a.mark(r, c.node.keyType, e.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY)
 			}
 		}
 	}
@@ -235,7 +243,7 @@ func (a *analysis) comparisonFacts(e *pg.A_Expr, sc *scope, filtered sides) map[
 				}
 			}
 			if len(column) == len(list) {
-				note(key, e.Rexpr, func(_ *pg.Node, t topology.KeyType) (keySet, bool) { return a.constantList(column, t) })
+				note(key, &pg.Node{Node: &pg.Node_List{List: &pg.List{Items: column}}}, func(_ *pg.Node, t topology.KeyType) (keySet, bool) { return a.constantList(column, t) })
 			}
 		}
 	}

@@ -99,9 +99,18 @@ func (a *analysis) tableItem(v *pg.RangeVar, sc *scope) *item {
 		return named(rowset{open: true}, v.Alias, v.Relname)
 	case table.Kind == topology.View:
 		return named(a.view(table), v.Alias, v.Relname)
+	case table.Kind == topology.Other:
+		a.elsewhere(table)
+		return named(rowset{open: true}, v.Alias, v.Relname)
 	}
 	it, _ := a.base(table, v.Alias)
 	return it
+}
+
+// elsewhere refuses a sequence or foreign table.
+func (a *analysis) elsewhere(table *topology.Table) {
+	a.mention(table)
+	a.refuse(&Error{Code: codeNotSupported, Message: "relation " + quoteName(table.Name) + " is a sequence or foreign table, which is another one on each shard", Hint: hintComment})
 }
 
 // base is a reference to a table with rows. ok is false where its rows have no place.
@@ -112,7 +121,7 @@ func (a *analysis) base(table *topology.Table, alias *pg.Alias) (it *item, ok bo
 		c := &table.Columns[i]
 		r.columns[i].name = c.Name
 		if t := topology.KeyTypeOf(c.Type); t != topology.KeyNone && !c.Fuzzy {
-			nodes[i] = node{relation: r, keyType: t}
+			nodes[i] = node{relation: r, keyType: t, length: c.Length}
 			r.columns[i].node, r.columns[i].filters = &nodes[i], true
 		}
 	}
@@ -125,8 +134,10 @@ func (a *analysis) base(table *topology.Table, alias *pg.Alias) (it *item, ok bo
 	a.mention(table)
 	if table.Kind == topology.Sharded {
 		if table.Problem != "" || table.Key < 0 || r.columns[table.Key].node == nil {
-			a.refuse(&Error{Code: codeNotSupported, Message: "table " + quoteName(table.Name) + " has no usable shard key", Detail: table.Problem,
-				Hint: "Name its shard key, or list it as a reference table, in the proxy's configuration."})
+			a.refuse(&Error{
+				Code: codeNotSupported, Message: "table " + quoteName(table.Name) + " has no usable shard key", Detail: table.Problem,
+				Hint: "Name its shard key, or list it as a reference table, in the proxy's configuration.",
+			})
 			r.open, rows.open = true, true
 			return &item{rowset: rows, relations: []*relation{r}}, false
 		}
@@ -193,7 +204,7 @@ func (a *analysis) using(j *pg.JoinExpr, on *scope, filtered sides, out *item) [
 		column := output{name: name}
 		lc, lv := find(l.columns, name)
 		rc, rv := find(r.columns, name)
-		if lv == one && rv == one {
+		if lv == one && rv == one && !a.ownOperator("=") {
 			a.tie(reference{output: lc, local: true, item: 0}, reference{output: rc, local: true, item: 1}, filtered)
 			switch {
 			case filtered&right != 0:

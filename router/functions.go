@@ -18,7 +18,7 @@ func (a *analysis) function(f *pg.FuncCall, sc *scope) {
 	if len(parts) > 1 && parts[len(parts)-2] == "shardproxy" {
 		a.diverge("function " + name + " is the proxy's own")
 	}
-	if a.special(f, name, sc) {
+	if a.special(f, name) {
 		return
 	}
 	fn, ok := a.schema.Functions[name]
@@ -26,7 +26,7 @@ func (a *analysis) function(f *pg.FuncCall, sc *scope) {
 		if f.Over == nil {
 			a.aggregate(f, sc)
 		}
-		if !orderless[name] {
+		if !orderless[name] || !fn.Builtin {
 			a.diverge("aggregate " + name + " may see the rows in another order on each shard")
 		}
 	}
@@ -43,9 +43,11 @@ func (a *analysis) function(f *pg.FuncCall, sc *scope) {
 	case fn.Volatility == topology.Immutable:
 	case !fn.Builtin && !harmlessExtension[name]:
 		a.t.Write = a.t.Write || fn.Volatility == topology.Volatile
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "function " + quoteName(name) + " may read or change rows that the proxy cannot see",
-			Hint:    "Declare it IMMUTABLE if it reads no table, or name the shard: " + hintComment})
+			Hint:    "Declare it IMMUTABLE if it reads no table, or name the shard: " + hintComment,
+		})
 	case fn.Volatility == topology.Volatile:
 		a.volatile(name, sc)
 	case !settled[name] || name == "age" && len(f.Args) == 1:
@@ -99,6 +101,9 @@ func (a *analysis) valueFunction(f *pg.SQLValueFunction) {
 
 // cast notes the casts whose value depends on when or where they are evaluated.
 func (a *analysis) cast(c *pg.TypeCast) {
+	if name, array := typeName(c.TypeName); name != "" {
+		a.mark(c.Arg, keyTypeNamed(name), array)
+	}
 	parts := names(c.TypeName.Names)
 	switch parts[len(parts)-1] {
 	case "date", "time", "timetz", "timestamp", "timestamptz":
@@ -118,15 +123,17 @@ func movingTime(s string) bool {
 }
 
 // special handles the built-in functions that do more than give a value.
-func (a *analysis) special(f *pg.FuncCall, name string, sc *scope) bool {
+func (a *analysis) special(f *pg.FuncCall, name string) bool {
 	switch {
 	case name == "set_config":
-		a.setConfig(f, sc)
+		a.setConfig(f)
 	case sequenceFunctions[name]:
 		a.t.Write = true
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "sequences are not shared between shards: " + name + "() would give the same numbers on each",
-			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid()."})
+			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid().",
+		})
 	case name == "pg_notify":
 		a.first(name)
 	case strings.HasPrefix(name, "pg_advisory_") || strings.HasPrefix(name, "pg_try_advisory_"):
@@ -136,14 +143,18 @@ func (a *analysis) special(f *pg.FuncCall, name string, sc *scope) bool {
 		a.t.Pin, a.t.Write = true, true
 	case administrative[name] || strings.HasPrefix(name, "pg_wal_replay_") || strings.HasPrefix(name, "pg_stat_reset"):
 		a.t.Write = true
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "function " + name + " acts on one server",
-			Hint:    "Connect to the node itself, or use the admin console (database shardproxy)."})
+			Hint:    "Connect to the node itself, or use the admin console (database shardproxy).",
+		})
 	case hidden[name] || hasAnyPrefix(name, hiddenPrefixes):
 		a.t.Write = true
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "function " + name + " reads or changes data that the proxy cannot see",
-			Hint:    hintComment})
+			Hint:    hintComment,
+		})
 	default:
 		return false
 	}
@@ -158,23 +169,58 @@ func (a *analysis) first(name string) {
 }
 
 // setConfig reads set_config(name, value, local) as the SET that it is.
-func (a *analysis) setConfig(f *pg.FuncCall, sc *scope) {
+func (a *analysis) setConfig(f *pg.FuncCall) {
 	a.cacheable = false
 	a.t.Config = true
-	name, ok1 := textOf(arg(f, 0))
-	value, ok2 := textOf(arg(f, 1))
-	local, ok3 := booleanOf(arg(f, 2))
-	if !ok1 || !ok2 || !ok3 || len(f.Args) != 3 || !sc.level.top || len(sc.items) > 0 {
-		a.refuse(&Error{Code: codeNotSupported,
-			Message: "set_config is only supported with literal arguments and without FROM",
-			Hint:    "Use SET or SET LOCAL."})
-		return
+	name, named := textOf(arg(f, 0))
+	value, valued := textOf(arg(f, 1))
+	local, told := booleanOf(arg(f, 2))
+	set := SetStmt{Verb: SetValue, Name: settingName(name), Value: value, Local: local, Unread: !valued || !a.always(f)}
+	if set.Unread {
+		set.Value = ""
 	}
-	set := SetStmt{Verb: SetValue, Name: settingName(name), Value: value, Local: local}
+	if !told {
+		a.reject(unclearConfig())
+	} else if local && !named {
+		a.refuse(unclearConfig())
+	}
 	if len(a.t.SetConfig) == 0 {
 		a.t.Set = set
 	}
 	a.t.SetConfig = append(a.t.SetConfig, set)
+}
+
+func unclearConfig() *Error {
+	return &Error{
+		Code: codeNotSupported, Message: "it is not known before it runs which setting set_config changes in the transaction",
+		Hint: "Give the setting's name and is_local as literals, or use SET LOCAL.",
+	}
+}
+
+// always says that f is called once, whatever the statement finds.
+func (a *analysis) always(f *pg.FuncCall) bool {
+	for _, n := range a.constantTargets {
+		v := n.GetResTarget().GetVal()
+		if cast := v.GetTypeCast(); cast != nil {
+			v = cast.Arg
+		}
+		if v.GetFuncCall() == f {
+			return true
+		}
+	}
+	return false
+}
+
+// configured keeps a statement that calls set_config to one shard, where the session can ask what was set.
+func (a *analysis) configured() {
+	const why = "set_config would be called on several shards"
+	if !a.t.Config || a.env.Bound {
+		return
+	}
+	if a.t.Kind == Scatter || a.t.Kind == All || a.t.Kind == Cursor {
+		a.refuse(&Error{Code: codeNotSupported, Message: why, Hint: "Call it in a statement of its own."})
+	}
+	a.oneShard(why)
 }
 
 func arg(f *pg.FuncCall, i int) *pg.Node {

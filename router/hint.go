@@ -69,6 +69,9 @@ func (lx *lexer) readHint() Hint {
 // Readable says that the hint names a key or a shard. The empty text is no key.
 func (h Hint) Readable() bool { return h.Key != "" || h.Shard != "" }
 
+// Portable says that the key hashes alike in every client encoding.
+func (h Hint) Portable() bool { return ascii(stringBytes(h.Key)) }
+
 // Hash is the hash of the hint's key.
 func (h Hint) Hash() topology.KeyHash {
 	key := stringBytes(h.Key)

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"shardproxy/topology"
@@ -18,6 +20,7 @@ func (a *analysis) insertStmt(s *pg.InsertStmt, outer *scope, env *cteEnv, lv *l
 	case source == nil:
 		if ok {
 			a.insertColumns(table, nil, 0, s.Override)
+			a.insertRows(make([]keySource, 0, 1), 1, lv, table, it)
 		}
 	case plainValues(source):
 		a.insertValues(s, source, outer, env, lv, table, it)
@@ -36,7 +39,7 @@ func plainValues(s *pg.SelectStmt) bool {
 }
 
 // insertColumns gives the index of the column that each value goes to, and notes the defaults of
-// all others. width is the number of values in a row.
+// all others but the shard key. width is the number of values in a row.
 func (a *analysis) insertColumns(table *topology.Table, list []*pg.Node, width int, override pg.OverridingKind) []int {
 	var columns []int
 	given := make([]bool, len(table.Columns))
@@ -60,8 +63,7 @@ func (a *analysis) insertColumns(table *topology.Table, list []*pg.Node, width i
 	}
 	for i, c := range table.Columns {
 		switch {
-		case table.Kind == topology.Sharded && i == table.Key && !given[i]:
-			a.refuse(missingKey(table))
+		case table.Kind == topology.Sharded && i == table.Key && !given[i]: // the caller's to judge
 		case !given[i] || c.Sequence && override == pg.OverridingKind_OVERRIDING_USER_VALUE:
 			a.defaulted(table, i)
 		}
@@ -71,19 +73,29 @@ func (a *analysis) insertColumns(table *topology.Table, list []*pg.Node, width i
 
 func missingKey(table *topology.Table) *Error {
 	c := table.Columns[table.Key]
-	e := &Error{Code: codeNotNull, Message: "the row has no value for the shard key " + quoteName(table.Name) + "." + quoteName(c.Name),
-		Hint: "Give the value in the statement."}
-	if c.Default != 0 || c.Sequence {
-		e.Code = codeNotSupported
-		e.Message = "the default of the shard key " + quoteName(table.Name) + "." + quoteName(c.Name) + " cannot be used: the row's shard depends on it"
+	if c.Default == 0 && !c.Sequence {
+		return nullKeyError(table)
 	}
-	return e
+	return &Error{
+		Code: codeNotSupported, Hint: "Give the value in the statement.",
+		Message: "the default of the shard key " + quoteName(table.Name) + "." + quoteName(c.Name) + " cannot be used: the row's shard depends on it",
+	}
+}
+
+// noKey is the refusal of new rows whose key is none that is known.
+func noKey(table *topology.Table, columns []int) *Error {
+	if slices.Contains(columns, table.Key) {
+		return computedKey(table)
+	}
+	return missingKey(table)
 }
 
 func computedKey(table *topology.Table) *Error {
-	return &Error{Code: codeNotSupported,
+	return &Error{
+		Code:    codeNotSupported,
 		Message: "the value of the shard key " + quoteName(table.Name) + "." + quoteName(table.KeyColumn()) + " is not known before the statement runs",
-		Hint:    "Give it as a literal or parameter, or select it from the shard key of another table."}
+		Hint:    "Give it as a literal or parameter, or select it from the shard key of another table.",
+	}
 }
 
 // insertValues reads INSERT … VALUES.
@@ -106,6 +118,8 @@ func (a *analysis) insertValues(s *pg.InsertStmt, source *pg.SelectStmt, outer *
 				}
 			case cells[i].GetSetToDefault() != nil:
 				a.defaulted(table, c)
+			default:
+				a.mark(cells[i], topology.KeyTypeOf(table.Columns[c].Type), false)
 			}
 		}
 		for i, cell := range cells {
@@ -115,8 +129,27 @@ func (a *analysis) insertValues(s *pg.InsertStmt, source *pg.SelectStmt, outer *
 			a.expression(cell, sc)
 		}
 	}
-	if len(rows) != len(source.ValuesLists) {
+	if table != nil && (len(rows) > 0 || !slices.Contains(columns, table.Key)) {
+		a.insertRows(rows, len(source.ValuesLists), lv, table, it)
+	}
+}
+
+// insertRows takes the keys of count new rows. None at all are those of rows without a key.
+func (a *analysis) insertRows(rows keySet, count int, lv *level, table *topology.Table, it *item) {
+	if table.Kind != topology.Sharded {
 		return
+	}
+	if len(rows) == 0 && !failsByDefault(table) {
+		a.refuse(missingKey(table))
+		return
+	}
+	if len(rows) == 0 {
+		for range count {
+			rows = append(rows, noValue(table))
+		}
+	}
+	if len(rows) != count {
+		return // refused
 	}
 	key := it.relations[0].key()
 	key.among = append(key.among, rows)
@@ -125,27 +158,36 @@ func (a *analysis) insertValues(s *pg.InsertStmt, source *pg.SelectStmt, outer *
 	}
 }
 
+// noValue is the key of a row that fails by default.
+func noValue(table *topology.Table) keySource {
+	return keySource{origin: fromNull, keyType: table.KeyType, null: nullFails}
+}
+
 // insertedKey reads the value that a new row has as its shard key. Where the row is the only one,
 // it may be a sub-query that selects a key.
 func (a *analysis) insertedKey(table *topology.Table, n *pg.Node, sc *scope, key *node, only bool) (keySource, bool) {
 	if n.GetSetToDefault() != nil {
+		if failsByDefault(table) {
+			return noValue(table), true
+		}
 		a.refuse(missingKey(table))
 		return keySource{}, false
 	}
 	if sub := n.GetSubLink(); sub != nil && sub.SubLinkType == pg.SubLinkType_EXPR_SUBLINK && only {
-		before := len(key.follows)
-		if key.follow(a.subquery(sub, sc)); len(key.follows) == before {
+		rows := a.subquery(sub, sc)
+		if len(rows.columns) != 1 || rows.open || !a.storedFrom(table, key, rows.columns[0].node) {
 			a.refuse(computedKey(table))
 		}
 		return keySource{}, false
 	}
 	a.expression(n, sc)
+	a.mark(n, table.KeyType, false)
 	s, ok := a.constant(n, table.KeyType)
-	if !ok || s.origin == fromNull && !table.Columns[table.Key].NotNull {
+	if !ok {
 		a.refuse(computedKey(table))
 		return keySource{}, false
 	}
-	return s, true
+	return a.stored(table, s), true
 }
 
 // insertSelect reads INSERT … SELECT.
@@ -169,15 +211,11 @@ func (a *analysis) insertSelect(s *pg.InsertStmt, outer *scope, env *cteEnv, lv 
 		return rows
 	}
 	for i, c := range columns {
-		if c == table.Key && !rows.open && i < len(rows.columns) {
-			if n := rows.columns[i].node; n != nil && n.keyType == table.KeyType {
-				key := it.relations[0].key()
-				key.follows = append(key.follows, n)
-				return rows
-			}
+		if c == table.Key && !rows.open && i < len(rows.columns) && a.storedFrom(table, it.relations[0].key(), rows.columns[i].node) {
+			return rows
 		}
 	}
-	a.refuse(computedKey(table))
+	a.refuse(noKey(table, columns))
 	return rows
 }
 

@@ -2,7 +2,6 @@ package router
 
 import (
 	"sort"
-	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -26,8 +25,83 @@ type keySource struct {
 	origin   keyOrigin
 	keyType  topology.KeyType
 	negative bool // a minus sign stands before the literal
+	mixed    bool // of a parameter: other places of the statement may give it another type
+	wide     bool // of a hash: its key is a text beyond ASCII
+	null     nullRule
 	index    int32
+	length   int // assigned to a varchar(length), else 0
 	hash     topology.KeyHash
+}
+
+// nullRule says what becomes of a NULL.
+type nullRule uint8
+
+const (
+	nullEqualsNone nullRule = iota // it is compared with
+	nullFails                      // it is stored, which the server is certain to refuse
+	nullRefused                    // it is stored, which the server may do
+)
+
+// nullRuleOf is for a row of table whose shard key is NULL.
+func nullRuleOf(table *topology.Table) nullRule {
+	if table.Columns[table.Key].NotNull && !table.Triggers {
+		return nullFails
+	}
+	return nullRefused
+}
+
+// failsByDefault says that a row of table without a value for its shard key is certain to be refused.
+func failsByDefault(table *topology.Table) bool {
+	c := &table.Columns[table.Key]
+	return nullRuleOf(table) == nullFails && c.Default == 0 && !c.Sequence
+}
+
+func nullKeyError(table *topology.Table) *Error {
+	if table.Triggers {
+		return &Error{
+			Code: codeNotSupported, Message: "a row of " + quoteName(table.Name) + " has no shard key, and the table's triggers might give it one",
+			Hint: "Give each row its key " + quoteName(table.KeyColumn()) + ".",
+		}
+	}
+	return &Error{
+		Code: codeNotNull, Message: "null value in column " + quoteName(table.KeyColumn()) + " of relation " + quoteName(table.Name) + " violates not-null constraint",
+		Detail: "The column is the table's shard key.", Hint: "Give each row its key.",
+	}
+}
+
+// stored is s as the shard key of a new row.
+func (a *analysis) stored(table *topology.Table, s keySource) keySource {
+	s.null, s.length = nullRuleOf(table), table.Columns[table.Key].Length
+	if s.null == nullRefused && a.nullKey == nil {
+		a.nullKey = nullKeyError(table)
+	}
+	if s.null == nullRefused && s.origin == fromNull {
+		a.refuse(nullKeyError(table))
+	}
+	return s
+}
+
+// storedFrom takes the fact that key, of a new row of table, is what n has. It returns false where the
+// row may then belong to another shard.
+func (a *analysis) storedFrom(table *topology.Table, key, n *node) bool {
+	length := table.Columns[table.Key].Length
+	switch {
+	case n == nil || n.keyType != table.KeyType:
+		return false
+	case n.relation == nil: // constants
+		for _, set := range n.among {
+			own := make(keySet, len(set))
+			for i := range set {
+				own[i] = a.stored(table, set[i])
+			}
+			key.among = append(key.among, own)
+		}
+	case length > 0 && (n.length == 0 || n.length > length):
+		return false // blanks at its end may be cut
+	default:
+		key.follows = append(key.follows, n)
+	}
+	return true
 }
 
 // keySet are the values that the shard keys of some rows are among.
@@ -39,8 +113,8 @@ func (s keySet) many() bool {
 }
 
 // literalAt is the index of the literal of which the grammar says that it is at location, and
-// whether one minus sign stands before it. ok is false where no such literal is known, or where
-// its sign cannot be told from the text.
+// whether the minus signs before it, which the grammar makes part of it, change its sign. ok is
+// false where no such literal is known, or where its sign cannot be told from the text.
 func (a *analysis) literalAt(location int32) (index int32, negative, ok bool) {
 	if a.foreign > 0 || location < 0 || int(location) >= len(a.sql) {
 		return 0, false, false
@@ -50,14 +124,15 @@ func (a *analysis) literalAt(location int32) (index int32, negative, ok bool) {
 	if i == len(a.lits) {
 		return 0, false, false
 	}
-	between := a.sql[loc:a.lits[i].Start]
-	switch {
-	case between == "":
-		return int32(i), false, true
-	case strings.TrimSpace(between) == "-":
-		return int32(i), true, true
+	for _, c := range stringBytes(a.sql[loc:a.lits[i].Start]) {
+		switch {
+		case c == '-':
+			negative = !negative
+		case c != '(' && class[c] != isBlank:
+			return 0, false, false
+		}
 	}
-	return 0, false, false
+	return int32(i), negative, true
 }
 
 // constant reads n as one constant that is equal to a key of type t just when PostgreSQL says
@@ -78,14 +153,24 @@ func (a *analysis) constant(n *pg.Node, t topology.KeyType) (keySource, bool) {
 			return a.constant(v.TypeCast.Arg, t)
 		}
 	case *pg.Node_AExpr:
-		// -(5::bigint), as -5::bigint binds
-		e := v.AExpr
-		if e.Kind == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr == nil && builtinOperator(e.Name) == "-" {
-			if s, ok := a.constant(e.Rexpr, t); ok && s.origin == fromLiteral && !s.negative && a.lits[s.index].Kind == Integer {
-				s.negative = true
-				return s, true
-			}
-		}
+		return a.signed(v.AExpr, t)
+	}
+	return keySource{}, false
+}
+
+// signed reads -(5::bigint), as -5::bigint binds, and +5. (+'5' is a float8.)
+func (a *analysis) signed(e *pg.A_Expr, t topology.KeyType) (keySource, bool) {
+	if e.Kind != pg.A_Expr_Kind_AEXPR_OP || e.Lexpr != nil || t != topology.KeyInt {
+		return keySource{}, false
+	}
+	s, ok := a.constant(e.Rexpr, t)
+	integer := ok && s.origin == fromLiteral && a.lits[s.index].Kind == Integer
+	switch sign := a.operator(e.Name); {
+	case sign == "-" && integer:
+		s.negative = !s.negative
+		return s, true
+	case sign == "+" && (integer || ok && e.Rexpr.GetTypeCast() != nil):
+		return s, true
 	}
 	return keySource{}, false
 }
@@ -186,6 +271,30 @@ func builtinOperator(nodes []*pg.Node) string {
 		return parts[len(parts)-1]
 	}
 	return ""
+}
+
+// operator is the name of a built-in operator, "" where it may be another one.
+func (a *analysis) operator(nodes []*pg.Node) string {
+	name := builtinOperator(nodes)
+	if len(nodes) == 1 && a.ownOperator(name) {
+		return ""
+	}
+	return name
+}
+
+// ownOperator says that users have an operator of this name for types of shard keys.
+func (a *analysis) ownOperator(name string) bool { return a.schema.Operators[name].Keys }
+
+// unseenOperator refuses an operator that may read or change rows.
+func (a *analysis) unseenOperator(nodes []*pg.Node) {
+	name := last(names(nodes))
+	if o, ok := a.schema.Operators[name]; ok && o.Volatility != topology.Immutable && (len(nodes) == 1 || builtinOperator(nodes) == "") {
+		a.t.Write = a.t.Write || o.Volatility == topology.Volatile
+		a.refuse(&Error{
+			Code: codeNotSupported, Message: "operator " + name + " may read or change rows that the proxy cannot see",
+			Hint: "Declare its function IMMUTABLE if it reads no table, or name the shard: " + hintComment,
+		})
+	}
 }
 
 // names reads a list of String nodes.

@@ -15,6 +15,8 @@ const (
 	keyUnknown  keyState = iota // cannot be proven
 	keyOK                       // the hash is right
 	keyBadInput                 // the server is certain to refuse the value: any shard may say so
+	keyIsNull                   // it is equal to no key
+	keyForeign                  // it is a text in an encoding that is not the server's
 )
 
 // Type OIDs of values that the proxy can read.
@@ -29,9 +31,9 @@ const (
 )
 
 // hashLiteral is the hash of a literal as the value of a key: compared with it by =, or assigned
-// to it. negative says that a minus stands before it. The value's text is taken to be in the
-// server's encoding.
-func hashLiteral(kt topology.KeyType, sql string, l Literal, negative bool) (topology.KeyHash, keyState) {
+// to it. negative says that a minus stands before it. length is n where it is assigned to a
+// varchar(n), else 0. The value's text is taken to be in the server's encoding.
+func hashLiteral(kt topology.KeyType, sql string, l Literal, negative bool, length int) (topology.KeyHash, keyState) {
 	switch l.Kind {
 	case Integer:
 		return hashInteger(kt, sql[l.Start:l.End], negative)
@@ -48,7 +50,7 @@ func hashLiteral(kt topology.KeyType, sql string, l Literal, negative bool) (top
 	if !ok {
 		return 0, keyUnknown
 	}
-	return hashInput(kt, value)
+	return hashInput(kt, value, length)
 }
 
 // hashInteger is the hash of an integer literal. One that does not fit an int8 is numeric.
@@ -64,7 +66,7 @@ func hashInteger(kt topology.KeyType, digits string, negative bool) (topology.Ke
 }
 
 // hashInput is the hash of what the input function of the key's type makes of value.
-func hashInput(kt topology.KeyType, value []byte) (topology.KeyHash, keyState) {
+func hashInput(kt topology.KeyType, value []byte, length int) (topology.KeyHash, keyState) {
 	switch kt {
 	case topology.KeyInt:
 		v, state := parseInt(value)
@@ -82,20 +84,50 @@ func hashInput(kt topology.KeyType, value []byte) (topology.KeyHash, keyState) {
 		if bytes.IndexByte(value, 0) >= 0 {
 			return 0, keyBadInput
 		}
+		value, ok := cutBlanks(value, length)
+		if !ok {
+			return 0, keyUnknown
+		}
 		return topology.HashText(value), keyOK
 	}
 	return 0, keyUnknown
 }
 
+// cutBlanks is value as a varchar(length) holds it: blanks beyond the length are cut. What else is too
+// long the server refuses, so that it does not matter. It returns false where it takes the server's
+// encoding to count the characters.
+func cutBlanks(value []byte, length int) ([]byte, bool) {
+	if length == 0 || len(value) <= length || value[len(value)-1] != ' ' {
+		return value, true
+	}
+	if !ascii(value) {
+		return nil, false
+	}
+	if rest := value[length:]; len(bytes.TrimRight(rest, " ")) == 0 {
+		value = value[:length]
+	}
+	return value, true
+}
+
+// ascii says that value is the same text in every encoding of clients and servers.
+func ascii[T ~string | ~[]byte](value T) bool {
+	for i := range len(value) {
+		if value[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
 // hashParam is the hash of a parameter as the value of a key. oid is the type that the client
 // declared, 0 where it left the choice to the server, which then takes the key's type. (So it
 // must have met the key by =, IN or assignment, without a cast.)
-func hashParam(kt topology.KeyType, value []byte, isBinary bool, oid uint32) (topology.KeyHash, keyState) {
+func hashParam(kt topology.KeyType, value []byte, isBinary bool, oid uint32, length int) (topology.KeyHash, keyState) {
 	if !sameEquality(kt, oid) {
 		return 0, keyUnknown
 	}
 	if !isBinary || kt == topology.KeyText {
-		return hashInput(kt, value)
+		return hashInput(kt, value, length)
 	}
 	switch kt {
 	case topology.KeyInt:
@@ -117,7 +149,7 @@ func hashParam(kt topology.KeyType, value []byte, isBinary bool, oid uint32) (to
 // keys are. (numeric 42.0 and float8 42 equal an int 42, but are not read as one.)
 func sameEquality(kt topology.KeyType, oid uint32) bool {
 	switch oid {
-	case 0:
+	case 0, oidUnknown:
 		return true
 	case oidInt2, oidInt4, oidInt8:
 		return kt == topology.KeyInt
@@ -132,6 +164,9 @@ func sameEquality(kt topology.KeyType, oid uint32) bool {
 // binaryInt reads an integer in the binary format of its type, or of the length it has where the
 // type is the server's choice: a wrong length is then refused by the server.
 func binaryInt(value []byte, oid uint32) (int64, bool) {
+	if oid == oidUnknown {
+		oid = 0
+	}
 	switch {
 	case len(value) == 2 && (oid == 0 || oid == oidInt2):
 		return int64(int16(binary.BigEndian.Uint16(value))), true

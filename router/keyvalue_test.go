@@ -54,11 +54,11 @@ func TestHashLiteral(t *testing.T) {
 		{topology.KeyNone, "'x'", false, keyUnknown, 0},
 	} {
 		sql, l := literalOf(t, c.text)
-		hash, state := hashLiteral(c.kt, sql, l, c.minus)
+		hash, state := hashLiteral(c.kt, sql, l, c.minus, 0)
 		if state != c.state || hash != c.hash {
 			t.Errorf("key type %d, %s (minus %v): %x, %d, want %x, %d", c.kt, c.text, c.minus, hash, state, c.hash, c.state)
 		}
-		if n := testing.AllocsPerRun(10, func() { hashLiteral(c.kt, sql, l, c.minus) }); n != 0 {
+		if n := testing.AllocsPerRun(10, func() { hashLiteral(c.kt, sql, l, c.minus, 0) }); n != 0 {
 			t.Errorf("key type %d, %s: %v allocations", c.kt, c.text, n)
 		}
 	}
@@ -101,7 +101,7 @@ func TestHashParam(t *testing.T) {
 		{u, "0102", false, oidUUID, keyBadInput, 0},
 		{u, "x", false, oidText, keyUnknown, 0},
 	} {
-		hash, state := hashParam(c.kt, []byte(c.value), c.binary, c.oid)
+		hash, state := hashParam(c.kt, []byte(c.value), c.binary, c.oid, 0)
 		if state != c.state || hash != c.hash {
 			t.Errorf("key type %d, %q, binary %v, type %d: %x, %d, want %x, %d", c.kt, c.value, c.binary, c.oid, hash, state, c.hash, c.state)
 		}

@@ -151,7 +151,7 @@ func appendUnicodeEscape(buf []byte, s string) ([]byte, int) {
 }
 
 func unicodeEscape(s string) (r rune, n int) {
-	want := 0
+	var want int
 	switch {
 	case strings.HasPrefix(s, "u"):
 		want = 4

@@ -40,7 +40,8 @@ func parserValue(sql string) (string, bool) {
 func checkLiteral(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, sql string, l Literal) {
+}, sql string, l Literal,
+) {
 	t.Helper()
 	got, ok := l.text(sql, nil)
 	want, valid := parserValue(sql)

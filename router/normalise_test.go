@@ -24,29 +24,69 @@ func TestNormaliseKeepsApart(t *testing.T) {
 		{"SELECT a FROM t WHERE b = '1'", "SELECT a FROM t WHERE b = 'it''s'", "SELECT a FROM t WHERE b = 'a'\n'b'"},
 		{`SELECT a FROM t WHERE b = E'1'`, `SELECT a FROM t WHERE b = e'\''`},
 		{"SELECT a FROM t WHERE b = $$1$$", "SELECT a FROM t WHERE b = $x$y$x$"},
-		{"SELECT a FROM t WHERE b = B'1'"}, {"SELECT a FROM t WHERE b = X'1'"}, {"SELECT a FROM t WHERE b = N'1'"},
-		{"SELECT a FROM t WHERE b = $1"}, {"SELECT a FROM t WHERE b = $2"},
-		{"SELECT a FROM t WHERE b = -1"}, {"SELECT a FROM t WHERE b = - 1"}, {"SELECT a FROM t WHERE b = NULL"},
-		{`SELECT "A" FROM t`}, {`SELECT "a" FROM t`}, {`SELECT a FROM t`}, {"SELECT é FROM t"}, {"SELECT É FROM t"},
-		{"SELECT a_very_long_name_of_a_column FROM t", "SELECT A_VERY_LONG_NAME_OF_A_COLUMN FROM t"}, {"SELECT a_very_long_name_of_another FROM t"},
-		{"SELECT a FROM t ORDER BY 1"}, {"SELECT a FROM t ORDER BY 2"}, {"SELECT a FROM t ORDER BY '1'"},
-		{"SELECT a FROM t GROUP BY 1"}, {"SELECT a FROM t GROUP BY 1, 2"}, {"SELECT a FROM t LIMIT 1"}, {"SELECT a FROM t LIMIT 2"},
-		{"SELECT a FROM t OFFSET 1"}, {"SELECT a FROM t OFFSET 2"}, {"SELECT a FROM t FETCH FIRST 1 ROW ONLY"}, {"SELECT a FROM t FETCH FIRST 2 ROW ONLY"},
-		{"SELECT DISTINCT ON (1) a FROM t"}, {"SELECT DISTINCT ON (2) a FROM t"},
+		{"SELECT a FROM t WHERE b = B'1'"},
+		{"SELECT a FROM t WHERE b = X'1'"},
+		{"SELECT a FROM t WHERE b = N'1'"},
+		{"SELECT a FROM t WHERE b = $1"},
+		{"SELECT a FROM t WHERE b = $2"},
+		{"SELECT a FROM t WHERE b = -1"},
+		{"SELECT a FROM t WHERE b = - 1"},
+		{"SELECT a FROM t WHERE b = NULL"},
+		{`SELECT "A" FROM t`},
+		{`SELECT "a" FROM t`},
+		{`SELECT a FROM t`},
+		{"SELECT é FROM t"},
+		{"SELECT É FROM t"},
+		{"SELECT a_very_long_name_of_a_column FROM t", "SELECT A_VERY_LONG_NAME_OF_A_COLUMN FROM t"},
+		{"SELECT a_very_long_name_of_another FROM t"},
+		{"SELECT a FROM t ORDER BY 1"},
+		{"SELECT a FROM t ORDER BY 2"},
+		{"SELECT a FROM t ORDER BY '1'"},
+		{"SELECT a FROM t GROUP BY 1"},
+		{"SELECT a FROM t GROUP BY 1, 2"},
+		{"SELECT a FROM t LIMIT 1"},
+		{"SELECT a FROM t LIMIT 2"},
+		{"SELECT a FROM t OFFSET 1"},
+		{"SELECT a FROM t OFFSET 2"},
+		{"SELECT a FROM t FETCH FIRST 1 ROW ONLY"},
+		{"SELECT a FROM t FETCH FIRST 2 ROW ONLY"},
+		{"SELECT DISTINCT ON (1) a FROM t"},
+		{"SELECT DISTINCT ON (2) a FROM t"},
 		{"SELECT DISTINCT a FROM t WHERE b = 1", "SELECT DISTINCT a FROM t WHERE b = 2"},
 		{"SELECT a FROM t WHERE b IS DISTINCT FROM 1", "SELECT a FROM t WHERE b IS DISTINCT FROM 2"},
-		{"SELECT a FROM t ORDER BY b IS DISTINCT FROM c, 1"}, {"SELECT a FROM t ORDER BY b IS DISTINCT FROM c, 2"},
+		{"SELECT a FROM t ORDER BY b IS DISTINCT FROM c, 1"},
+		{"SELECT a FROM t ORDER BY b IS DISTINCT FROM c, 2"},
 		{"SELECT a FROM t WHERE b IN (SELECT c FROM u ORDER BY 1) AND d = 1", "SELECT a FROM t WHERE b IN (SELECT c FROM u ORDER BY 1) AND d = 2"},
-		{"SELECT a FROM t ORDER BY (SELECT 1), 2"}, {"SELECT a FROM t ORDER BY (SELECT 1), 3"},
-		{"SELECT a FROM t GROUP BY 1 HAVING b = 1", "SELECT a FROM t GROUP BY 1 HAVING b = 2"}, {"SELECT a FROM t GROUP BY 1 HAVING b = 1 ORDER BY 2"},
+		{"SELECT a FROM t ORDER BY (SELECT 1), 2"},
+		{"SELECT a FROM t ORDER BY (SELECT 1), 3"},
+		{"SELECT a FROM t GROUP BY 1 HAVING b = 1", "SELECT a FROM t GROUP BY 1 HAVING b = 2"},
+		{"SELECT a FROM t GROUP BY 1 HAVING b = 1 ORDER BY 2"},
 		{"SELECT a FROM t UNION SELECT a FROM t WHERE b = 1", "SELECT a FROM t UNION SELECT a FROM t WHERE b = 2"},
 		{"SELECT a FROM t GROUP BY 1 UNION SELECT a FROM t WHERE b = 1", "SELECT a FROM t GROUP BY 1 UNION SELECT a FROM t WHERE b = 2"},
-		{"SELECT now() - interval '1 day', 1", "SELECT now() - interval '1 day', 2"}, {"SELECT now() - interval '2 days', 1"},
+		{"SELECT now() - interval '1 day', 1", "SELECT now() - interval '1 day', 2"},
+		{"SELECT now() - interval '2 days', 1"},
 		{"SELECT a::interval FROM t WHERE b = 1", "SELECT a::interval FROM t WHERE b = 2"},
-		{"INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (2, 'b')"}, {"INSERT INTO t VALUES (1, 'a'), (2, 'b')"},
-		{"(SELECT 1)", "(SELECT 2)"}, {"SELECT 1 + 2"}, {"SELECT 1 +2"}, {"SELECT ab"}, {"SELECT a b"}, {`SELECT "a""b"`}, {`SELECT "a" "b"`},
-		{"BEGIN"}, {"COMMIT"}, {"SAVEPOINT a"}, {"SAVEPOINT b"}, {"RELEASE a"}, {"ROLLBACK TO a"}, {"START TRANSACTION"}, {"END"}, {"ABORT"},
-		{"SELECT \"\x01\""}, {"SELECT \"\x1f\""}, {"SELECT 1 /* shardproxy: key=1 */", "SELECT 2 /* other */ /* shardproxy: key=1 */"},
+		{"INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (2, 'b')"},
+		{"INSERT INTO t VALUES (1, 'a'), (2, 'b')"},
+		{"(SELECT 1)", "(SELECT 2)"},
+		{"SELECT 1 + 2"},
+		{"SELECT 1 +2"},
+		{"SELECT ab"},
+		{"SELECT a b"},
+		{`SELECT "a""b"`},
+		{`SELECT "a" "b"`},
+		{"BEGIN"},
+		{"COMMIT"},
+		{"SAVEPOINT a"},
+		{"SAVEPOINT b"},
+		{"RELEASE a"},
+		{"ROLLBACK TO a"},
+		{"START TRANSACTION"},
+		{"END"},
+		{"ABORT"},
+		{"SELECT \"\x01\""},
+		{"SELECT \"\x1f\""},
+		{"SELECT 1 /* shardproxy: key=1 */", "SELECT 2 /* other */ /* shardproxy: key=1 */"},
 	}
 	seen := map[string]string{}
 	for i, group := range groups {
@@ -105,7 +145,7 @@ func TestScratchShrinks(t *testing.T) {
 // but for their constants, as the judge.
 func TestEqualKeysAreEqualStatements(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		byKey, print := map[string]uint64{}, map[string]string{}
+		byKey, printed := map[string]uint64{}, map[string]string{}
 		for range 30 {
 			sql := drawStatement(t)
 			key, ok := normalForm(sql, true)
@@ -117,9 +157,9 @@ func TestEqualKeysAreEqualStatements(t *testing.T) {
 				t.Fatalf("%s: %v", sql, err)
 			}
 			if other, seen := byKey[key]; seen && other != mark {
-				t.Fatalf("%s and %s have one key", sql, print[key])
+				t.Fatalf("%s and %s have one key", sql, printed[key])
 			}
-			byKey[key], print[key] = mark, sql
+			byKey[key], printed[key] = mark, sql
 		}
 	})
 }

@@ -28,7 +28,7 @@ func (t *Template) Split(snap *topology.Snapshot, a *Args) ([]Piece, *Error) {
 	}
 	var pieces []Piece
 	for i := range t.rows {
-		one, err := routeSet(snap, a, t.rows[i:i+1], nil, 0, true)
+		one, err := t.routeSet(snap, a, t.rows[i:i+1], nil, 0)
 		if err != nil {
 			return nil, err
 		}

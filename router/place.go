@@ -19,9 +19,11 @@ func (a *analysis) place(rows rowset) {
 		a.placeSharded(rows)
 	}
 	if a.t.First && a.t.Kind != Any {
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "function " + a.firstBy + " runs on the first shard, the rest of the statement does not",
-			Hint:    "Call it in a statement of its own."})
+			Hint:    "Call it in a statement of its own.",
+		})
 	}
 	for _, t := range a.t.Tables {
 		a.lockedCopies = a.lockedCopies || a.lockedQuery && t.Kind == topology.Reference
@@ -31,9 +33,11 @@ func (a *analysis) place(rows rowset) {
 	case a.t.Kind == Any:
 		a.t.First = true // so that two who lock one row meet
 	default:
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "FOR UPDATE would lock the row of a reference table on one shard only",
-			Hint:    "Name the sharded tables: FOR UPDATE OF …"})
+			Hint:    "Name the sharded tables: FOR UPDATE OF …",
+		})
 	}
 }
 
@@ -42,9 +46,11 @@ func (a *analysis) placeCopies() {
 	a.t.Kind = All
 	table := quoteName(a.copies[0].Name)
 	if len(a.sharded) > 0 {
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "a statement cannot write reference table " + table + " and use sharded table " + quoteName(a.sharded[0].table.Name),
-			Hint:    "Read the rows first, then write the reference table with constants."})
+			Hint:    "Read the rows first, then write the reference table with constants.",
+		})
 		return
 	}
 	a.movingTimes()
@@ -54,10 +60,12 @@ func (a *analysis) placeCopies() {
 		}
 	}
 	if a.diverges != "" {
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "the copies of reference table " + table + " would come to differ",
 			Detail:  upper(a.diverges) + ".",
-			Hint:    "Give the values in the statement."})
+			Hint:    "Give the values in the statement.",
+		})
 	}
 }
 
@@ -100,8 +108,10 @@ func (a *analysis) placeSharded(rows rowset) {
 		if why == "" {
 			why = "its tables are not all joined by their shard keys"
 		}
-		a.t.Reason = &Error{Code: codeNotSupported, Message: "this statement would need rows of several shards: " + why,
-			Hint: a.advice()}
+		a.t.Reason = &Error{
+			Code: codeNotSupported, Message: "this statement would need rows of several shards: " + why,
+			Hint: a.advice(),
+		}
 	case len(a.t.keys) > 1:
 		a.t.Reason = differentShards()
 	default:
@@ -116,10 +126,12 @@ func (a *analysis) placeSharded(rows rowset) {
 		a.refuse(a.t.Reason)
 	default:
 		a.t.keys = nil
-		a.refuse(&Error{Code: codeNotSupported,
+		a.refuse(&Error{
+			Code:    codeNotSupported,
 			Message: "the statement does not tell on which shard the rows of " + quoteName(free.name) + " are",
 			Detail:  "Table " + quoteName(free.table.Name) + " is sharded by " + quoteName(free.table.KeyColumn()) + ".",
-			Hint:    a.advice()})
+			Hint:    a.advice(),
+		})
 	}
 }
 
@@ -242,6 +254,8 @@ func (a *analysis) advice() string {
 }
 
 func differentShards() *Error {
-	return &Error{Code: codeNotSupported, Message: "the keys of this statement are on different shards",
-		Hint: "Run it once for each key, or join the tables by their shard keys."}
+	return &Error{
+		Code: codeNotSupported, Message: "the keys of this statement are on different shards",
+		Hint: "Run it once for each key, or join the tables by their shard keys.",
+	}
 }

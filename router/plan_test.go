@@ -121,7 +121,7 @@ func describe(snap *topology.Snapshot, t *Template, args *Args) string {
 	for _, f := range []struct {
 		on   bool
 		name string
-	}{{t.Write, "write"}, {t.Returns, "returns"}, {t.Schema, "schema"}, {t.First, "first"}, {t.Pin, "pin"}, {t.Config, "config"}, {t.Combine, "combine"}} {
+	}{{t.Write, "write"}, {t.Returns, "returns"}, {t.Schema, "schema"}, {t.First, "first"}, {t.Pin, "pin"}, {t.Config, "config"}, {t.Block, "block"}, {t.Combine, "combine"}} {
 		if f.on {
 			words = append(words, f.name)
 		}
@@ -136,7 +136,10 @@ func describe(snap *topology.Snapshot, t *Template, args *Args) string {
 	note("name", t.Name, t.Name != "")
 	note("declare", t.Declare, t.Declare != "")
 	note("tx", fmt.Sprintf("%+v", t.Tx), t.Tx != TxStmt{})
-	note("set", fmt.Sprintf("%+v", t.Set), t.Set.Verb != 0 || t.Set.Name != "")
+	note("set", strings.Replace(fmt.Sprintf("%+v", t.Set), " Unread:false", "", 1), t.Set.Verb != 0 || t.Set.Name != "")
+	for i := 1; i < len(t.SetConfig); i++ {
+		note("and", fmt.Sprintf("%+v", t.SetConfig[i]), true)
+	}
 	note("prepare", fmt.Sprintf("%+v", t.Prepare), t.Prepare.Name != "")
 	note("unknown", t.Unknown, len(t.Unknown) > 0)
 	for _, n := range t.Notices {
@@ -147,6 +150,9 @@ func describe(snap *topology.Snapshot, t *Template, args *Args) string {
 	}
 	if c := t.Copy; c != nil {
 		note("copy", fmt.Sprintf("from=%v columns=%d key=%d format=%d delimiter=%q null=%q quote=%q escape=%q header=%v", c.From, c.Columns, c.Key, c.Format, c.Delimiter, c.Null, c.Quote, c.Escape, c.Header), true)
+	}
+	if c := t.Copy; c != nil {
+		note("nowhere", true, c.Nowhere)
 	}
 	if t.Inner != nil {
 		note("text", t.Text, true)

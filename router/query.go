@@ -184,6 +184,9 @@ func (a *analysis) star(n *pg.Node, sc *scope, rows *rowset) bool {
 // where its type is certain: a bare number, a bare text, or a cast.
 func (a *analysis) constantNode(n *pg.Node) *node {
 	t := topology.KeyText
+	if n.GetParamRef() != nil {
+		return nil
+	}
 	if cast := n.GetTypeCast(); cast != nil {
 		name, _ := typeName(cast.TypeName)
 		t = keyTypeNamed(name)
@@ -191,7 +194,7 @@ func (a *analysis) constantNode(n *pg.Node) *node {
 		t = topology.KeyInt
 	}
 	s, ok := a.constant(n, t)
-	if !ok || s.origin != fromLiteral && n.GetTypeCast() == nil {
+	if !ok || s.origin == fromNull && n.GetTypeCast() == nil {
 		return nil
 	}
 	return &node{keyType: t, among: []keySet{{s}}}

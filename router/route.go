@@ -19,6 +19,7 @@ type Args struct {
 	SQL      string
 	Literals []Literal   // of SQL, as Scratch has them
 	Params   ParamSource // nil in the simple protocol
+	Foreign  bool        // the client's encoding is not the server's: a text key beyond ASCII is refused
 }
 
 // Route gives the shards that a Keyed or Insert statement runs on, in ascending order, appended to
@@ -36,12 +37,15 @@ func (t *Template) Route(snap *topology.Snapshot, a *Args, dst []topology.ShardI
 	}
 	var err *Error
 	if t.Kind == Insert {
-		if dst, err = routeSet(snap, a, t.rows, dst, from, true); err != nil {
+		if dst, err = t.routeSet(snap, a, t.rows, dst, from); err != nil {
 			return dst, err
+		}
+		if len(dst)-from > 1 && t.fails(a) {
+			dst = dst[:from+1]
 		}
 	} else {
 		for _, set := range t.keys {
-			if dst, err = routeSet(snap, a, set, dst, from, false); err != nil {
+			if dst, err = t.routeSet(snap, a, set, dst, from); err != nil {
 				return dst, err
 			}
 		}
@@ -58,8 +62,21 @@ func (t *Template) Route(snap *topology.Snapshot, a *Args, dst []topology.ShardI
 	return dst, nil
 }
 
+// fails says that one of the rows of an Insert is certain to be refused, and all others with it: then
+// one shard may run the whole statement.
+func (t *Template) fails(a *Args) bool {
+	for i := range t.rows {
+		if s := &t.rows[i]; s.null == nullFails && (s.origin == fromNull || s.origin == fromParam) {
+			if _, state := s.hash1(a); state == keyIsNull {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // routeSet adds the owners of a set's keys to dst[from:], each once.
-func routeSet(snap *topology.Snapshot, a *Args, set keySet, dst []topology.ShardID, from int, stored bool) ([]topology.ShardID, *Error) {
+func (t *Template) routeSet(snap *topology.Snapshot, a *Args, set keySet, dst []topology.ShardID, from int) ([]topology.ShardID, *Error) {
 	for i := range set {
 		s := &set[i]
 		if s.origin == fromArrayLiteral || s.origin == fromArrayParam {
@@ -70,30 +87,32 @@ func routeSet(snap *topology.Snapshot, a *Args, set keySet, dst []topology.Shard
 			continue
 		}
 		hash, state := s.hash1(a)
-		switch state {
-		case keyOK:
+		switch {
+		case state == keyOK:
 			dst = addShard(dst, from, snap.Owner(hash))
-		case keyUnknown:
-			return dst, unknownKey()
-		case keyIsNull:
-			if stored {
-				return dst, &Error{Code: codeNotNull, Message: "null value in the shard key", Hint: "Give each row its key."}
-			}
+		case state == keyUnknown, state == keyForeign:
+			return dst, keyError(state)
+		case state == keyIsNull && s.null == nullRefused:
+			return dst, t.nullKey
 		}
 	}
 	return dst, nil
 }
 
-// keyIsNull is the state of a key that is NULL: no row has it.
-const keyIsNull = keyBadInput + 1
-
 // hash1 is the hash of a single value.
 func (s *keySource) hash1(a *Args) (topology.KeyHash, keyState) {
 	switch s.origin {
 	case fromHash:
+		if a.Foreign && s.wide {
+			return 0, keyForeign
+		}
 		return s.hash, keyOK
 	case fromLiteral:
-		return hashLiteral(s.keyType, a.SQL, a.Literals[s.index], s.negative)
+		l := a.Literals[s.index]
+		if a.Foreign && s.keyType == topology.KeyText && !ascii(a.SQL[l.Start:l.End]) {
+			return 0, keyForeign
+		}
+		return hashLiteral(s.keyType, a.SQL, l, s.negative, s.length)
 	case fromParam:
 		if a.Params == nil {
 			return 0, keyUnknown
@@ -105,9 +124,38 @@ func (s *keySource) hash1(a *Args) (topology.KeyHash, keyState) {
 		case null:
 			return 0, keyIsNull
 		}
-		return hashParam(s.keyType, value, binary, a.Params.ParamType(int(s.index)))
+		return s.hashValue(a, value, binary, a.Params.ParamType(int(s.index)))
 	}
 	return 0, keyIsNull
+}
+
+// hashValue is the hash of a parameter, or of an element of an array.
+func (s *keySource) hashValue(a *Args, value []byte, binary bool, oid uint32) (topology.KeyHash, keyState) {
+	if a.Foreign && s.keyType == topology.KeyText && !ascii(value) {
+		return 0, keyForeign
+	}
+	hash, state := hashParam(s.keyType, value, binary, oid, s.length)
+	if s.mixed && (oid == 0 || oid == oidUnknown) && !plain(s.keyType, value, binary) {
+		return 0, keyUnknown
+	}
+	return hash, state
+}
+
+// plain says that a parameter is equal to the same key of type kt whatever type the server chose for it,
+// if it is equal to any: a number that float4 holds, a uuid, a text that no type changes.
+func plain(kt topology.KeyType, value []byte, binary bool) bool {
+	switch {
+	case binary:
+		return false
+	case kt == topology.KeyInt:
+		v, state := parseInt(value)
+		return state == keyOK && v > -1<<24 && v < 1<<24
+	case kt == topology.KeyUUID:
+		_, ok := parseUUID(value)
+		return ok
+	}
+	const nameMax = 63 // bytes, of the type name
+	return len(value) <= nameMax && (len(value) == 0 || value[len(value)-1] != ' ')
 }
 
 // addShard adds a shard to dst[from:] unless it is there.
@@ -120,7 +168,20 @@ func addShard(dst []topology.ShardID, from int, shard topology.ShardID) []topolo
 	return append(dst, shard)
 }
 
-func unknownKey() *Error {
-	return &Error{Code: codeNotSupported, Message: "the shard key's value cannot be read",
-		Hint: "Give it as a literal or parameter of the key column's own type, or let the server choose the parameter's type."}
+// keyError is the refusal of a key that is keyUnknown or keyForeign.
+func keyError(state keyState) *Error {
+	if state == keyForeign {
+		return foreignKey()
+	}
+	return &Error{
+		Code: codeNotSupported, Message: "the shard key's value cannot be read",
+		Hint: "Give it as a literal or parameter of the key column's own type, and use the parameter for nothing else or declare its type.",
+	}
+}
+
+func foreignKey() *Error {
+	return &Error{
+		Code: codeNotSupported, Message: "a shard key beyond ASCII cannot be read in this client encoding",
+		Hint: "SET client_encoding to the encoding of the database.",
+	}
 }

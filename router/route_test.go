@@ -99,6 +99,90 @@ func TestRouteParameters(t *testing.T) {
 	}
 }
 
+// TestMixedParameters: a parameter whose type the server may take from another place than the key's.
+func TestMixedParameters(t *testing.T) {
+	snap := testSnapshot(t)
+	five, binary5 := param{[]byte("5"), false, 0}, param{[]byte{0, 0, 0, 0, 0, 0, 0, 5}, true, 0}
+	declared := param{binary5.value, true, oidInt8}
+	const once, twice, mixed = "SELECT * FROM users WHERE id = $1", "SELECT * FROM users u JOIN tasks t ON t.user_id = u.id WHERE u.id = $1 AND t.id = $1::int",
+		"SELECT * FROM projects WHERE budget = $1 AND creator_user_id = $1"
+	for _, c := range []struct {
+		sql string
+		p   param
+		ok  bool
+	}{
+		{once, five, true},
+		{once, binary5, true},
+		{once, param{[]byte("5.0"), false, 0}, true}, // bigint is certain, which refuses it
+		{twice, binary5, true},
+		{mixed, five, true},
+		{mixed, binary5, false},
+		{mixed, declared, true},
+		{mixed, param{[]byte("5.0"), false, 0}, false},
+		{mixed, param{[]byte("16777217"), false, 0}, false}, // not as a real
+		{mixed, param{[]byte("16777217"), false, oidInt8}, true},
+		{"SELECT * FROM projects WHERE creator_user_id IN ($1, 2.5) AND creator_user_id = $1", binary5, false},
+		{"SELECT * FROM projects WHERE (creator_user_id, id) IN (($1, 2), ($1, $1))", binary5, true},
+		{"SELECT * FROM tasks WHERE user_id = $1 AND id = ANY (ARRAY[1, $1])", binary5, true},
+		{"SELECT * FROM users u JOIN tasks t ON t.user_id = u.id WHERE u.id = $1 AND ($1 < t.id OR t.id <> $1)", binary5, true},
+		{"SELECT * FROM users WHERE id = $1 AND $1 + 1 > 0", binary5, false},
+		{"INSERT INTO projects (id, creator_user_id) VALUES ($1, $1)", binary5, true},
+		{"INSERT INTO projects (budget, creator_user_id) VALUES ($1, $1)", binary5, false},
+		{"UPDATE projects SET id = $1 WHERE creator_user_id = $1", binary5, true},
+		{"UPDATE projects SET budget = $1 WHERE creator_user_id = $1", binary5, false},
+		{"SELECT * FROM users WHERE id = ANY ($1) ORDER BY array_position($1, id)", param{int8Array(oidInt8, 5), true, 0}, true},
+		{"SELECT * FROM notes WHERE body = $1 AND user_id = $1", param{[]byte("x "), false, 0}, true},
+		{"SELECT * FROM notes WHERE to_tsvector($1) IS NULL AND user_id = $1", param{[]byte("x"), false, 0}, true},
+		{"SELECT * FROM notes WHERE to_tsvector($1) IS NULL AND user_id = $1", param{[]byte("x "), false, 0}, false},
+		{"SELECT * FROM notes WHERE to_tsvector($1) IS NULL AND user_id = $1", param{[]byte("x "), false, oidText}, true},
+	} {
+		tpl, args := templateOf(t, snap, c.sql)
+		args.Params = paramList{c.p}
+		if tpl.Kind != Keyed && tpl.Kind != Insert {
+			t.Errorf("%s: %v, %v", c.sql, tpl.Kind, tpl.Reason)
+			continue
+		}
+		if _, err := tpl.Route(snap, args, nil); (err == nil) != c.ok {
+			t.Errorf("%s with %q (binary %v, type %d): %v", c.sql, c.p.value, c.p.binary, c.p.oid, err)
+		}
+	}
+}
+
+// TestForeignEncoding: bytes beyond ASCII are not those that the server hashes.
+func TestForeignEncoding(t *testing.T) {
+	snap := testSnapshot(t)
+	for _, c := range []struct {
+		sql string
+		p   string
+		ok  bool
+	}{
+		{"SELECT * FROM notes WHERE user_id = 'ann' AND body = 'ü'", "", true},
+		{"SELECT * FROM notes WHERE user_id = E'\\u00fc'", "", true}, // the server decodes it in its own encoding
+		{"SELECT * FROM notes WHERE user_id = 'ü'", "", false},
+		{"SELECT * FROM notes WHERE user_id = ANY ('{a,ü}')", "", false},
+		{"SELECT * FROM notes WHERE user_id = ANY ('{a,b}')", "", true},
+		{"SELECT * FROM notes WHERE user_id IN ('a', 'ü')", "", false},
+		{"SELECT * FROM notes WHERE user_id = $1", "ann", true},
+		{"SELECT * FROM notes WHERE user_id = $1", "ü", false},
+		{"SELECT * FROM notes WHERE user_id = ANY ($1)", "{a,ü}", false},
+		{"INSERT INTO notes (id, user_id) VALUES (1, 'ü')", "", false},
+		{"SELECT * FROM users WHERE id = '5' AND name = 'ü'", "", true},
+		{"/* shardproxy: key='ü' */ SELECT 1", "", false},
+		{"/* shardproxy: key=ann */ SELECT 'ü'", "", true},
+	} {
+		tpl, args := templateOf(t, snap, c.sql)
+		args.Params, args.Foreign = testParams{c.p}, true
+		_, err := tpl.Route(snap, args, nil)
+		if (err == nil) != c.ok || err != nil && err.Code != "0A000" {
+			t.Errorf("%s with %q: %v", c.sql, c.p, err)
+		}
+		args.Foreign = false
+		if _, err := tpl.Route(snap, args, nil); err != nil {
+			t.Errorf("%s with %q in the server's encoding: %v", c.sql, c.p, err)
+		}
+	}
+}
+
 // TestRouteAppends: what dst held before stays, and does not count as a shard of the statement.
 func TestRouteAppends(t *testing.T) {
 	snap := testSnapshot(t)
@@ -195,7 +279,7 @@ func TestPiecesRefused(t *testing.T) {
 	if pieces, err := tpl.Split(snap, args); err == nil || err.Code != "0A000" {
 		t.Errorf("got %v, %v", pieces, err)
 	}
-	tpl, args = templateOf(t, snap, "INSERT INTO users (id) VALUES ($1), (2)")
+	tpl, args = templateOf(t, snap, "INSERT INTO loose (user_id) VALUES ($1), (2)")
 	args.Params = paramList{{nil, false, 0}}
 	if pieces, err := tpl.Split(snap, args); err == nil || err.Code != "23502" {
 		t.Errorf("got %v, %v", pieces, err)

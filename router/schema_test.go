@@ -40,17 +40,24 @@ func testSchema() *topology.Schema {
 	serial := topology.Column{Name: "id", Type: oidInt8, NotNull: true, Default: topology.Volatile, Sequence: true}
 	created := topology.Column{Name: "created_at", Type: oidTimestamp, Default: topology.Stable}
 
-	add("public", "users", "id", key("id", oidInt8), column("email", oidText), column("name", oidText), column("country", oidText), created)
-	add("public", "projects", "creator_user_id", key("id", oidInt8), key("creator_user_id", oidInt8), column("title", oidText), column("budget", oidNumeric))
+	users := add("public", "users", "id", key("id", oidInt8), column("email", oidText), column("name", oidText), column("country", oidText), created)
+	users.Primary = []string{"id"}
+	projects := add("public", "projects", "creator_user_id", key("id", oidInt8), key("creator_user_id", oidInt8), column("title", oidText), column("budget", oidNumeric))
+	projects.Primary = []string{"creator_user_id", "id"}
 	add("public", "events", "user_id", topology.Column{Name: "id", Type: oidUUID, NotNull: true, Default: topology.Volatile}, key("user_id", oidInt4), column("kind", oidText), created)
 	add("public", "notes", "user_id", key("id", oidInt8), key("user_id", oidText), column("body", oidText))
 	add("public", "sessions", "user_id", key("user_id", oidUUID), column("token", oidText))
 	add("public", "tasks", "user_id", serial, key("user_id", oidInt8), column("title", oidText))
 	add("public", "defaults", "user_id", topology.Column{Name: "user_id", Type: oidUUID, NotNull: true, Default: topology.Volatile}, column("x", oidText))
 	add("public", "audited", "user_id", key("user_id", oidInt8), column("x", oidText)).Triggers = true
+	add("public", "loose", "user_id", column("user_id", oidInt8), column("x", oidText))
+	add("public", "codes", "user_id", topology.Column{Name: "user_id", Type: oidVarchar, Length: 3, NotNull: true}, column("x", oidText))
+	add("public", "tasks_id_seq", "").Kind = topology.Other
+	add("public", "remote_users", "", column("id", oidInt8)).Kind = topology.Other
 	add("public", "Odd Names", "user_id", key("user_id", oidInt8), column("Select", oidText))
 	add("app", "items", "user_id", key("user_id", oidInt8), column("sku", oidText))
-	add("public", "countries", "", key("code", oidText), column("name", oidText), column("id", oidInt8), column("region", oidText))
+	countries := add("public", "countries", "", key("code", oidText), column("name", oidText), column("id", oidInt8), column("region", oidText))
+	countries.Primary = []string{"code"}
 	add("public", "currencies", "", serial, column("code", oidText), created)
 	add("public", "watched", "", key("id", oidInt8), column("x", oidText)).Triggers = true
 	add("public", "pgbench_accounts", "aid", key("aid", oidInt4), column("bid", oidInt4), column("abalance", oidInt4), column("filler", 1042))
@@ -65,6 +72,7 @@ func testSchema() *topology.Schema {
 	view("country_cache", "SELECT countries.name FROM public.countries;", column("name", oidText)).Stored = true
 	view("user_cache", "SELECT users.id, users.email FROM public.users;", column("id", oidInt8), column("email", oidText)).Stored = true
 
+	s.Operators = map[string]topology.Operator{"@@@@": {Volatility: topology.Volatile}, "====": {Volatility: topology.Immutable, Keys: true}}
 	function := func(f topology.Function, words ...string) {
 		for _, name := range words {
 			s.Functions[name] = f

@@ -11,6 +11,7 @@ import (
 type node struct {
 	relation *relation // nil: a constant that the statement uses like a table
 	keyType  topology.KeyType
+	length   int // of a varchar(n): n, else 0
 	// follows: the rows of this relation that matter have here the value that the other node has
 	// in a row that matters.
 	follows []*node

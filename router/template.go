@@ -29,9 +29,11 @@ const (
 	Explain                    // EXPLAIN (SHARDPROXY) …: answered by the proxy from Template.Inner
 )
 
-var kindNames = [...]string{Reject: "reject", Syntax: "syntax", Any: "any", Keyed: "keyed", Scatter: "scatter", All: "all", AllBare: "allbare",
+var kindNames = [...]string{
+	Reject: "reject", Syntax: "syntax", Any: "any", Keyed: "keyed", Scatter: "scatter", All: "all", AllBare: "allbare",
 	Insert: "insert", Copy: "copy", Tx: "tx", Set: "set", Show: "show", Discard: "discard", Prepare: "prepare", Execute: "execute",
-	Deallocate: "deallocate", Cursor: "cursor", Close: "close", Listen: "listen", Notify: "notify", Explain: "explain"}
+	Deallocate: "deallocate", Cursor: "cursor", Close: "close", Listen: "listen", Notify: "notify", Explain: "explain",
+}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
@@ -50,7 +52,8 @@ type Template struct {
 	First   bool   // Any: must run on the first shard (advisory locks, pg_notify)
 	Pin     bool   // leaves session state on the backend that pooling would lose: keep the backend
 	Unbound string // why it may only run in a session bound to one shard, "" where it may run in any (temp tables, WITH HOLD)
-	Config  bool   // calls set_config: SetConfig holds what is set
+	Block   bool   // PostgreSQL runs it in a transaction block only, else it gives 25P01 (LOCK TABLE, DECLARE without HOLD)
+	Config  bool   // calls set_config, on one shard: SetConfig holds what is set
 	Combine bool   // Keyed or Scatter over several shards gives the exact answer
 	Reason  *Error // Keyed, Insert without Combine: why several shards are refused. Reject: the error. Syntax: the error if the shard finds none
 	Params  int    // highest $n
@@ -77,6 +80,8 @@ type Template struct {
 	keys  []keySet
 	rows  keySet // Insert: the shard key of each row
 	shard string // Keyed by a hint that names a shard
+
+	nullKey *Error // what a row is refused with whose shard key turns out to be NULL, where the shards may store it
 }
 
 // CreateTable is the table that CREATE TABLE makes.
@@ -129,6 +134,9 @@ type SetStmt struct {
 	// NAME=value ("transaction_isolation=serializable").
 	Values []string
 	Local  bool
+	// Unread: of set_config, where its value is not known, or not whether it is called at all: to be read
+	// back after the statement. Then Value is "", and Name too where any setting may have changed.
+	Unread bool
 }
 
 // PrepareStmt is SQL PREPARE or EXECUTE, taken apart.

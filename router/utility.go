@@ -72,8 +72,10 @@ func (a *analysis) transaction(s *pg.TransactionStmt) {
 	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK_TO:
 		t.Tx.Verb = RollbackTo
 	default:
-		a.reject(&Error{Code: codeNotSupported, Message: "PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are not supported",
-			Hint: "The proxy itself commits in two phases where a transaction wrote on several shards."})
+		a.reject(&Error{
+			Code: codeNotSupported, Message: "PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are not supported",
+			Hint: "The proxy itself commits in two phases where a transaction wrote on several shards.",
+		})
 	}
 }
 
@@ -160,6 +162,7 @@ func (a *analysis) declare(s *pg.DeclareCursorStmt) {
 	const withHold = 0x0020 // CURSOR_OPT_HOLD of parsenodes.h
 	a.rows(s.Query)
 	a.t.Returns = false
+	a.later("a cursor")
 	if s.Options&withHold != 0 {
 		a.unbound("a cursor WITH HOLD outlives its transaction")
 		a.t.Declare = ""
@@ -168,8 +171,15 @@ func (a *analysis) declare(s *pg.DeclareCursorStmt) {
 	if a.t.Kind == Scatter {
 		a.refuse(&Error{Code: codeNotSupported, Message: "a cursor over several shards is not supported", Hint: a.advice()})
 	}
-	a.t.Declare = s.Portalname
+	a.t.Declare, a.t.Block = s.Portalname, true
 	a.oneShard("a cursor over several shards is not supported")
+}
+
+// later refuses set_config in what runs when the session does not look.
+func (a *analysis) later(what string) {
+	if a.t.Config {
+		a.reject(&Error{Code: codeNotSupported, Message: "set_config in " + what + " is not supported", Hint: "Call it in a statement of its own."})
+	}
 }
 
 // unbound makes the statement one that only a session bound to one shard can run.

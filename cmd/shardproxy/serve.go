@@ -61,13 +61,14 @@ func serve(ctx context.Context, file string, ready func()) error {
 	defer stop()
 	g, running := errgroup.WithContext(running)
 	s.runBeside(running, g, hangup)
-	if err := s.start(ctx, running); err != nil {
-		stop()
-		return errors.Join(err, g.Wait())
-	}
 	for _, l := range s.listeners {
 		g.Go(func() error { return s.server.Serve(running, l) })
 		s.log.Info("listening", "address", l.Addr().String())
+	}
+	if err := s.start(ctx, running); err != nil {
+		stop()
+		s.closeListeners()
+		return errors.Join(err, g.Wait())
 	}
 	ready()
 	select {

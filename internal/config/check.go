@@ -310,11 +310,19 @@ func (k *checker) limits(l *Limits) {
 	k.between("limits.prepared_statements", l.PreparedStatements, 1, maxCount)
 }
 
+// systemRoots as server_tls.root_cert stands for the authorities of the operating system.
+const systemRoots = "system"
+
 func (k *checker) serverTLS(t *ServerTLS) {
 	k.oneOf("server_tls.sslmode", t.SSLMode, "disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 	if strings.HasPrefix(t.SSLMode, "verify-") && t.RootCert == "" {
 		k.addf("server_tls.root_cert", "is missing: %s needs it", t.SSLMode)
 	}
-	k.roots("server_tls.root_cert", t.RootCert)
+	switch {
+	case t.RootCert != systemRoots:
+		k.roots("server_tls.root_cert", t.RootCert)
+	case t.SSLMode != "verify-full": // anyone can have a certificate of a public authority
+		k.addf("server_tls.root_cert", "%q needs sslmode verify-full", systemRoots)
+	}
 	k.keyPair("server_tls.cert", t.Cert, "server_tls.key", t.Key)
 }

@@ -220,6 +220,7 @@ func TestCheckReports(t *testing.T) {
 		{"unlisted", minimal + "[tables]\nunlisted = \"ignore\"", "f.toml:9: tables.unlisted:"},
 		{"limits", minimal + "[limits]\nparser_tokens = 100000", "f.toml:9: limits.parser_tokens: 100000 is not between 100 and 2500"},
 		{"sslmode", minimal + "[server_tls]\nsslmode = \"verify-full\"", "f.toml:8: server_tls.root_cert: is missing"},
+		{"system roots", minimal + "[server_tls]\nsslmode = \"verify-ca\"\nroot_cert = \"system\"", `f.toml:10: server_tls.root_cert: "system" needs sslmode verify-full`},
 		{"log", minimal + "[log]\nlevel = \"loud\"", "f.toml:9: log.level:"},
 		{"dotted keys", "log.format = \"xml\"\n" + minimal, "f.toml:1: log.format:"},
 	}

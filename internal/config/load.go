@@ -98,6 +98,9 @@ func (c *Config) resolvePaths(folder string) {
 		&c.Auth.UserFile, &c.Listen.UnixSocketDir, &c.Listen.TLSCert, &c.Listen.TLSKey,
 		&c.Listen.TLSClientCA, &c.ServerTLS.RootCert, &c.ServerTLS.Cert, &c.ServerTLS.Key,
 	} {
+		if path == &c.ServerTLS.RootCert && *path == systemRoots {
+			continue
+		}
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(folder, *path)
 		}
