@@ -194,7 +194,7 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		return errAborted()
 	}
 	switch {
-	case t.Kind == router.Syntax && s.bound == unbound:
+	case t.Kind == router.Syntax && s.bound == unbound && !isCopy(m.SQL):
 		return s.syntax(ctx, t, strings.Clone(m.SQL))
 	case t.Kind == router.Reject && t.Reason != nil:
 		return t.Reason

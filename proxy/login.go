@@ -73,7 +73,7 @@ func (s *Server) authenticate(ctx context.Context, conn net.Conn) (*wire.Accepte
 		return nil, nil, nil
 	}
 	startup := accepted.Startup
-	if s.defaults.Load() == nil && startup.Database() != ConsoleDatabase {
+	if startup.Database() != ConsoleDatabase && !s.started(ctx) {
 		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeCannotConnectNow, "the database system is starting up").
 			WithDetail("No shard has answered yet."))
 	}
@@ -97,6 +97,25 @@ func (s *Server) authenticate(ctx context.Context, conn net.Conn) (*wire.Accepte
 			WithHint("The databases are %s and %s.", s.cfg.Database, ConsoleDatabase))
 	}
 	return accepted, user, nil
+}
+
+// startPatience is how long a client that comes before the first shard has answered waits.
+const startPatience = 3 * time.Second
+
+// started waits for the server to be able to serve.
+func (s *Server) started(ctx context.Context) bool {
+	if s.defaults.Load() != nil {
+		return true
+	}
+	patience := time.NewTimer(startPatience)
+	defer patience.Stop()
+	select {
+	case <-s.learned:
+		return true
+	case <-ctx.Done():
+	case <-patience.C:
+	}
+	return false
 }
 
 func (u *User) secret() wire.Secret {

@@ -42,6 +42,7 @@ type Server struct {
 	schema     schemaKeeper
 	recovery   recovery
 
+	learned       chan struct{}   // closed once defaults and the schema are known
 	consoles      context.Context // ends logins and the sessions of the console
 	closeConsoles context.CancelFunc
 
@@ -71,6 +72,7 @@ func NewServer(cfg Config) (*Server, error) {
 		statements: backend.NewStatements(cfg.Router.CacheEntries), auth: wire.NewAuthenticator(cfg.Auth),
 		sessions: make(map[uint32]*Session), routes: make(map[string]*routes),
 	}
+	s.learned = make(chan struct{})
 	s.consoles, s.closeConsoles = context.WithCancel(context.Background())
 	s.snapshot.Store(snap)
 	s.stats.started = time.Now()
@@ -102,6 +104,7 @@ func (s *Server) Start(ctx context.Context) error {
 	for {
 		err := s.learn(ctx)
 		if err == nil {
+			close(s.learned)
 			return nil
 		}
 		s.cfg.Log.Warn("no shard answers yet", "error", err)

@@ -394,14 +394,20 @@ func (s *Session) syntax(ctx context.Context, t *router.Template, sql string) er
 	if err := s.parseOnly(ctx, sql); err != nil {
 		return err
 	}
-	if verb := strings.TrimLeft(sql, " \t\r\n"); len(verb) > 4 && strings.EqualFold(verb[:4], "COPY") {
-		return s.probeCopy(ctx, sql) // PostgreSQL looks at its options only when it runs
+	if isCopy(sql) {
+		return s.probeCopy(ctx, sql)
 	}
 	if t.Reason != nil {
 		return t.Reason
 	}
 	return wire.Errorf(wire.CodeFeatureNotSupported, "this statement is newer than the grammar of shardproxy").
 		WithHint("Name its shard: /* shardproxy: key=… */ in front of it.")
+}
+
+// isCopy says that PostgreSQL looks at the names and options of a statement only when it runs.
+func isCopy(sql string) bool {
+	verb := strings.TrimLeft(sql, " \t\r\n")
+	return len(verb) > 4 && strings.EqualFold(verb[:4], "COPY")
 }
 
 // parseOnly lets a shard parse and analyse a statement without running it.
