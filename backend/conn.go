@@ -75,7 +75,15 @@ func (c *Conn) quiet() bool {
 
 // Rows runs a statement of the proxy's own, with text parameters, and gives its rows in text format. The server's refusal is a *wire.Error;
 // after any other error the connection is Broken.
-func (c *Conn) Rows(sql string, args ...string) (rows [][]string, err error) {
+// When ctx ends before the answer has come, the connection is Broken too.
+func (c *Conn) Rows(ctx context.Context, sql string, args ...string) (rows [][]string, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = c.Conn().SetDeadline(time.Unix(1, 0)) })
+	defer func() {
+		if !stop() {
+			c.Broken = true
+			err = cmp.Or(err, ctx.Err())
+		}
+	}()
 	if len(args) == 0 {
 		c.SetAppended(wire.AppendQuery(c.Append(), sql))
 	} else {

@@ -39,6 +39,9 @@ type Limits struct {
 	Statements int           // prepared statements that one connection holds
 }
 
+// ErrCanceled says that the wait for a connection was cancelled.
+var ErrCanceled = errors.New("the wait for a backend connection was cancelled")
+
 // ErrFull says that no connection became free in time.
 var ErrFull = errors.New("no backend connection became free in time")
 

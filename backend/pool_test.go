@@ -264,17 +264,17 @@ func TestSettingsDifference(t *testing.T) {
 
 func TestStatementsAreShared(t *testing.T) {
 	s := NewStatements(100)
-	a := s.Intern("SELECT $1", []byte{0, 0, 0, 20}, 1)
-	if b := s.Intern("SELECT $1", []byte{0, 0, 0, 20}, 1); a != b {
+	a := s.Intern("SELECT $1", []byte{0, 0, 0, 20}, 1, "")
+	if b := s.Intern("SELECT $1", []byte{0, 0, 0, 20}, 1, ""); a != b {
 		t.Error("one text has two names")
 	}
-	for _, other := range []*Statement{s.Intern("SELECT $1", nil, 1), s.Intern("SELECT $1", []byte{0, 0, 0, 20}, 2), s.Intern("SELECT $2", nil, 1)} {
+	for _, other := range []*Statement{s.Intern("SELECT $1", nil, 1, ""), s.Intern("SELECT $1", []byte{0, 0, 0, 20}, 2, ""), s.Intern("SELECT $2", nil, 1, "")} {
 		if other.Name == a.Name {
 			t.Error("different statements share a name")
 		}
 	}
 	c := &Conn{pool: &Pool{limits: &Limits{Statements: 2}}}
-	b, d := s.Intern("b", nil, 1), s.Intern("d", nil, 1)
+	b, d := s.Intern("b", nil, 1, ""), s.Intern("d", nil, 1, "")
 	if c.Hold(a) != nil || c.Hold(b) != nil || !c.Has(a) {
 		t.Error("two must fit")
 	}

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,6 +178,27 @@ func (b *budget) evictOther(p *Pool) bool {
 		}
 	}
 	return false
+}
+
+// CancelWait ends the wait of w with ErrCanceled, if it waits.
+func (s *Pools) CancelWait(w *Waiter) {
+	out := func(queue []*Waiter) []*Waiter {
+		i := slices.Index(queue, w)
+		if i < 0 {
+			return queue
+		}
+		w.ready <- grant{err: ErrCanceled}
+		return slices.Delete(slices.Clone(queue), i, i+1)
+	}
+	for _, p := range s.All() {
+		p.mu.Lock()
+		p.waiters = out(p.waiters)
+		p.mu.Unlock()
+	}
+	s.budget.mu.Lock()
+	s.budget.queue = out(s.budget.queue)
+	s.budget.starving.Store(int32(len(s.budget.queue)))
+	s.budget.mu.Unlock()
 }
 
 // Open is the number of connections of all pools.

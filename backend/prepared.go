@@ -32,14 +32,17 @@ func NewStatements(size int) *Statements {
 }
 
 // Intern gives the statement of this text and these parameter types. generation tells apart what must not be
-// shared although the text is the same: before and after a change of the schema.
-func (t *Statements) Intern(sql string, types []byte, generation uint64) *Statement {
+// shared although the text is the same: before and after a change of the schema. context tells apart sessions whose
+// settings make PostgreSQL read the literals of the text in another way.
+func (t *Statements) Intern(sql string, types []byte, generation uint64, context string) *Statement {
 	var key strings.Builder
-	key.Grow(len(sql) + len(types) + 20)
+	key.Grow(len(sql) + len(types) + len(context) + 20)
 	key.WriteString(sql)
 	key.WriteByte(0)
 	key.Write(types)
 	key.WriteString(strconv.FormatUint(generation, 36))
+	key.WriteByte(0)
+	key.WriteString(context)
 	if s, ok := t.cache.GetIfPresent(key.String()); ok {
 		return s
 	}
@@ -74,7 +77,7 @@ func (c *Conn) Hold(s *Statement) (evicted *Statement) {
 	if c.held.of == nil {
 		c.held.of = make(map[*Statement]*list.Element)
 	}
-	if c.held.order.Len() >= c.pool.limits.Statements {
+	if c.held.order.Len() >= c.pool.limits.Statements && c.held.order.Len() > 0 {
 		last := c.held.order.Back()
 		evicted = last.Value.(*Statement)
 		c.held.order.Remove(last)
@@ -89,6 +92,13 @@ func (c *Conn) Forget(s *Statement) {
 	if e, ok := c.held.of[s]; ok {
 		c.held.order.Remove(e)
 		delete(c.held.of, s)
+	}
+}
+
+// Restore notes that the backend still holds s: it was to be closed, but the Close was passed over.
+func (c *Conn) Restore(s *Statement) {
+	if _, ok := c.held.of[s]; !ok {
+		c.held.of[s] = c.held.order.PushBack(s)
 	}
 }
 

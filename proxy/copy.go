@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"shardproxy/backend"
 	"shardproxy/router"
 	"shardproxy/topology"
 	"shardproxy/wire"
@@ -54,7 +55,16 @@ func (s *Session) copyEncoding(c *router.CopyStmt) string {
 }
 
 func (s *Session) clientEncoding() string {
-	v, _ := effective(s.srv.defaults.Load().params, s.settings, "client_encoding")
+	if s.tx.local != nil {
+		if v, ok := s.tx.local.Get("client_encoding"); ok {
+			return v
+		}
+	}
+	return s.encodingOf(s.settings)
+}
+
+func (s *Session) encodingOf(settings *backend.Settings) string {
+	v, _ := effective(s.srv.defaults.Load().params, settings, "client_encoding")
 	return v
 }
 
@@ -118,11 +128,9 @@ func (in *copyIn) run(ctx context.Context, c *router.CopyStmt) (tag string, err 
 		if c.Encoding != "" {
 			in.rows.Foreign = !strings.EqualFold(strings.ReplaceAll(c.Encoding, "-", ""), server)
 		}
-		first, err := in.open(ctx, s.anyShard(), true)
-		if err != nil {
+		if _, err := in.open(ctx, s.anyShard(), true); err != nil {
 			return "", err
 		}
-		first.wrote = true
 	} else {
 		for i := range s.snap.Shards {
 			l, err := in.open(ctx, topology.ShardID(i), i == 0)
@@ -213,7 +221,7 @@ func (in *copyIn) receive(ctx context.Context) error {
 			}
 			return nil
 		case 'f':
-			m, err := s.client.Next(min(body, errorMax))
+			m, err := s.next(min(body, errorMax))
 			if err != nil {
 				return &clientError{err}
 			}
@@ -250,6 +258,7 @@ func (in *copyIn) send(ctx context.Context, h topology.KeyHash, row []byte) erro
 	shard := in.s.snap.Owner(h)
 	for _, l := range in.lanes {
 		if l.shard == shard {
+			l.wrote = true
 			return in.put(l, row)
 		}
 	}

@@ -31,6 +31,13 @@ func (d *dialer) remember(u *User) {
 // who takes its name must not take its connections away.
 func (d *dialer) found(u *User) { d.lookups.Store(u.ServerUser, u.ServerPassword) }
 
+// knows says whether we can connect as a server user.
+func (d *dialer) knows(user string) bool {
+	_, configured := d.passwords.Load(user)
+	_, found := d.lookups.Load(user)
+	return configured || found
+}
+
 func (d *dialer) config(key backend.Key) *wire.ConnectConfig {
 	cfg := &wire.ConnectConfig{
 		Network: "tcp", Address: key.Address, User: key.User, Database: key.Database, TLS: d.tls, Timeout: d.timeout,

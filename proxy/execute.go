@@ -96,11 +96,13 @@ func (s *Session) describePortal(ctx context.Context, name string) error {
 		}
 		s.sendParse(l, at.bound.statement, parseHidden)
 		l.send(func(dst []byte) []byte {
-			dst = wire.AppendBind(dst, "", at.bound.statement.Name, at.bound.message.Rest)
-			return wire.AppendDescribe(dst, 'P', "")
+			dst = wire.AppendBind(dst, ownPortal, at.bound.statement.Name, at.bound.message.Rest)
+			dst = wire.AppendDescribe(dst, 'P', ownPortal)
+			return wire.AppendClose(dst, 'P', ownPortal)
 		})
 		l.await(bindHidden)
 		l.await(describeReply)
+		l.await(closePortal)
 		return nil
 	}
 	l, err := s.join(ctx, at.shard, false)
@@ -182,12 +184,15 @@ func (s *Session) executeOurs(ctx context.Context, p *prepared) error {
 		return wire.Errorf(wire.CodeFeatureNotSupported, "EXECUTE is not supported in the extended protocol").
 			WithHint("Bind the prepared statement by its name, or send EXECUTE as a simple query.")
 	}
-	if t.Kind != router.Tx && s.hasUnsynced() { // its simple queries must not commit what came before
-		if err := s.promote(); err != nil {
+	if t.Kind == router.Set && !t.Set.Local && t.Set.Verb != router.SetTransaction && !s.tx.open { // an error later in the pipeline undoes it
+		if err := s.beginImplicit(); err != nil {
 			return err
 		}
-		s.tx.begin("BEGIN", s.settings)
-		s.tx.implicit = true
+	}
+	if t.Kind != router.Tx {
+		if err := s.holdPipeline(); err != nil {
+			return err
+		}
 	}
 	return s.run(ctx, t, p.sql)
 }
@@ -255,7 +260,7 @@ func (s *Session) sync(ctx context.Context) error {
 		}
 	}
 	s.skip, s.owed = false, nil
-	s.doubted = s.doubted[:0]
+	s.doubted, s.binding = s.doubted[:0], s.binding[:0]
 	if !s.tx.open {
 		s.forgetPortals()
 	}
@@ -283,7 +288,7 @@ func (s *Session) undoPipeline() error {
 	if !s.tx.open {
 		return s.abortUnsynced()
 	}
-	s.tx.failed = true
+	s.tx.fail()
 	s.muted = true
 	defer func() { s.muted = false }()
 	for _, l := range slices.Clone(s.lanes) {
@@ -323,7 +328,7 @@ func (s *Session) prepareSQL(ctx context.Context, t *router.Template, sql string
 	}
 	p := &prepared{
 		sql: text, types: types, template: inner, literals: literals, snap: s.snap, env: s.env,
-		statement: s.srv.statements.Intern(text, types, s.snap.Schema.Version),
+		statement: s.srv.statements.Intern(text, types, s.snap.Schema.Version, s.reading),
 	}
 	l, err := s.lane(ctx, s.anyShard())
 	if err != nil {

@@ -42,8 +42,12 @@ func (s *Session) proven() {
 	}
 }
 
-// disproven forgets the statements whose Parse has failed, or was passed over behind an error.
+// disproven forgets the statements whose Parse, and the portals whose Bind, has failed or was passed over behind an error.
 func (s *Session) disproven() {
+	for _, name := range s.binding {
+		delete(s.portals, name)
+	}
+	s.binding = s.binding[:0]
 	for _, d := range s.doubted {
 		if d.name == "" && s.unnamed == d.p {
 			s.unnamed = nil
@@ -74,7 +78,7 @@ func (s *Session) extend(ctx context.Context, typ byte, body int) error {
 		}
 	default:
 		var m []byte
-		if m, err = s.client.Next(body); err == nil {
+		if m, err = s.next(body); err == nil {
 			err = s.extendedMessage(ctx, typ, m[5:])
 		}
 	}
@@ -85,6 +89,11 @@ func (s *Session) extend(ctx context.Context, typ byte, body int) error {
 }
 
 func (s *Session) extendedMessage(ctx context.Context, typ byte, body []byte) error {
+	if typ == 'E' || typ == 'C' || typ == 'D' && len(body) > 0 && body[0] == 'P' {
+		if err := s.pay(ctx); err != nil {
+			return err
+		}
+	}
 	switch typ {
 	case 'P':
 		return s.parse(ctx, body)
@@ -218,7 +227,7 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		s.doubted = append(s.doubted, doubt{p: p})
 	} else {
 		if p.statement == nil {
-			p.statement = s.srv.statements.Intern(p.sql, p.types, s.snap.Schema.Version)
+			p.statement = s.srv.statements.Intern(p.sql, p.types, s.snap.Schema.Version, s.reading)
 		}
 		if s.prepared == nil {
 			s.prepared = make(map[string]*prepared)
@@ -335,11 +344,9 @@ func (s *Session) join(ctx context.Context, shard topology.ShardID, write bool) 
 			}
 		}
 		if others && wrote {
-			if err := s.promote(); err != nil {
+			if err := s.beginImplicit(); err != nil {
 				return nil, err
 			}
-			s.tx.begin("BEGIN", s.settings)
-			s.tx.implicit = true
 		}
 	}
 	l, err := s.lane(ctx, shard)

@@ -25,7 +25,8 @@ const (
 	executeTag    reply = 'e' // rows for the client, the tag for the session: one of several shards
 	executeHidden reply = 'x'
 	closeReply    reply = 'C' // CloseComplete
-	closeHidden   reply = 'c'
+	closeHidden   reply = 'c' // of a statement
+	closePortal   reply = 'k' // the same, of the proxy's own portal
 	queryReply    reply = 'Q' // a simple Query for the client, up to ReadyForQuery
 	queryRows     reply = 'r' // the same, but rows only: not the first of several shards
 	queryTag      reply = 't' // the same, but the tag only: the first shard's rows stand for all
@@ -66,15 +67,17 @@ type lane struct {
 	notices bool // hidden queries: their notices are the client's
 	silent  bool // what it reports of parameters is not for the client
 
-	joined  *backend.Settings // that it carried when the transaction began on it
-	expect  []reply           // oldest first, from next on
-	next    int
-	parsing []*backend.Statement // whose ParseComplete is expected, oldest first
-	asked   []*prepared          // whose ParameterDescription is expected, oldest first
-	undrain int                  // bytes sent since the answers were last read
-	tag     string               // of the last CommandComplete that was kept from the client
-	rows    [][]string           // of the hidden queries since it was last emptied
-	keepTag bool                 // queryReply: keep CommandComplete from the client too
+	joined   *backend.Settings // that it carried when the transaction began on it
+	joinedAt int               // transaction.sequence at that time
+	expect   []reply           // oldest first, from next on
+	next     int
+	parsing  []*backend.Statement // whose ParseComplete is expected, oldest first
+	asked    []*prepared          // whose ParameterDescription is expected, oldest first
+	closing  []*backend.Statement // whose CloseComplete is expected, oldest first
+	undrain  int                  // bytes sent since the answers were last read
+	tag      string               // of the last CommandComplete that was kept from the client
+	rows     [][]string           // of the hidden queries since it was last emptied
+	keepTag  bool                 // queryReply: keep CommandComplete from the client too
 }
 
 // laneError is a lost or confused backend.
@@ -129,6 +132,7 @@ func (l *lane) parse(st *backend.Statement, r reply) {
 	if out := l.be.Hold(st); out != nil {
 		l.send(func(dst []byte) []byte { return wire.AppendClose(dst, 'S', out.Name) })
 		l.await(closeHidden)
+		l.closing = append(l.closing, out)
 	}
 	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, st.Name, st.SQL, st.Types) })
 	l.await(r)
@@ -234,6 +238,14 @@ func (s *Session) answer(l *lane) error {
 				continue // its ReadyForQuery follows
 			}
 			l.dropToSync()
+			if l.pending() && l.expect[l.next] != syncReply {
+				// A simple Query behind BEGIN is passed over too: ReadyForQuery comes for a Sync in its place.
+				l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'S'))
+				if err := l.be.Flush(); err != nil {
+					return s.lost(l, err)
+				}
+				l.failed = false
+			}
 			return failed
 		case 'S':
 			if l.silent {
@@ -298,10 +310,16 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 		return want == parseReply || want == parseHidden || want == parseProbe
 	case '2':
 		pass(want == bindReply)
+		if want == bindReply && len(s.binding) > 0 { // an unnamed portal before it only makes it known early
+			s.binding = append(s.binding[:0], s.binding[1:]...)
+		}
 		return want == bindReply || want == bindHidden
 	case '3':
+		if want == closeHidden && len(l.closing) > 0 {
+			l.closing = append(l.closing[:0], l.closing[1:]...)
+		}
 		pass(want == closeReply)
-		return want == closeReply || want == closeHidden
+		return want == closeReply || want == closeHidden || want == closePortal
 	case 't':
 		if len(l.asked) > 0 {
 			l.asked[0].described = append([]byte(nil), m[min(7, len(m)):]...)
@@ -326,6 +344,7 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 // dropToSync forgets the answers that will not come: the server skips all up to the next Sync.
 func (l *lane) dropToSync() {
 	l.failed = true
+	l.be.Unnamed = 0
 	for l.pending() {
 		if l.expect[l.next].endsReady() {
 			break
@@ -340,6 +359,10 @@ func (l *lane) forgetParsing() {
 		l.be.Forget(st)
 	}
 	l.asked = l.asked[:0]
+	for _, st := range l.closing { // passed over: the backend still has it
+		l.be.Restore(st)
+	}
+	l.closing = l.closing[:0]
 	l.parsing = l.parsing[:0]
 }
 
@@ -399,6 +422,10 @@ func (s *Session) streamError(l *lane, err error) error {
 	if w, ok := err.(*wire.WriteError); ok {
 		return &clientError{w.Err}
 	}
+	if l.be.Partial() {
+		l.be.Broken = true
+		return &clientError{err}
+	}
 	return s.lost(l, err)
 }
 
@@ -412,6 +439,9 @@ func (s *Session) lost(l *lane, err error) error {
 		s.tx.failed, s.tx.doomed = true, true
 	}
 	l.expect, l.next, l.parsing = l.expect[:0], 0, l.parsing[:0]
+	if l.pinned && s.pooling != SessionPooling {
+		s.orphaned = s.shardName(l.shard)
+	}
 	l.pinned = false
 	s.drop(l)
 	return &laneError{shard: s.shardName(l.shard), err: err}

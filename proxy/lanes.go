@@ -14,8 +14,7 @@ import (
 func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, error) {
 	for _, l := range s.lanes {
 		if l.shard == shard {
-			s.enter(l)
-			return l, nil
+			return l, s.enter(l)
 		}
 	}
 	be, err := s.routes.pool(s, shard).Acquire(ctx, &s.waiter)
@@ -28,32 +27,44 @@ func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, erro
 	s.laneMu.Lock()
 	s.lanes = append(s.lanes, l)
 	s.laneMu.Unlock()
-	s.enter(l)
-	return l, nil
+	return l, s.enter(l)
 }
 
 func (s *Session) newLane() *lane {
 	if n := len(s.spare); n > 0 {
 		l := s.spare[n-1]
 		s.spare = s.spare[:n-1]
+		*l = lane{expect: l.expect[:0], parsing: l.parsing[:0]}
 		return l
 	}
 	return &lane{}
 }
 
-// enter brings a lane to the session's settings and into its transaction, where it is not there yet.
-func (s *Session) enter(l *lane) {
+// enter brings a lane to the session's settings and into its transaction, where it is not there yet. A statement must
+// not run where that failed, so it waits for the answers, but for a plain BEGIN: that is sent so that the server passes
+// over all that follows if it fails.
+func (s *Session) enter(l *lane) error {
 	if l.be.Settings != s.settings && l.synced {
 		if sql := l.be.Settings.Difference(s.settings); sql != "" {
+			l.be.Settings = nil // unknown, until it has succeeded
 			l.query(sql, queryHidden)
+			if err := s.drain(l); err != nil {
+				return err
+			}
 		}
 		l.be.Settings = s.settings
 	}
-	if s.tx.open && !l.begun && l.synced {
-		l.joined = l.be.Settings
-		l.begun = true
-		l.query(s.tx.prelude(), queryHidden)
+	if !s.tx.open || l.begun || !l.synced {
+		return nil
 	}
+	l.joined, l.joinedAt = l.be.Settings, s.tx.sequence
+	l.begun = true
+	if len(s.tx.log) == 1 {
+		l.execute(s.tx.log[0].sql)
+		return nil
+	}
+	l.query(s.tx.prelude(), queryHidden)
+	return s.drain(l)
 }
 
 // drop takes the lane out of the session and gives its backend back to the pool.
@@ -66,7 +77,10 @@ func (s *Session) drop(l *lane) {
 	s.lanes = slices.Delete(s.lanes, i, i+1)
 	s.laneMu.Unlock()
 	be := l.be
-	*l = lane{expect: l.expect[:0], parsing: l.parsing[:0]}
+	if l.pending() || !l.synced {
+		be.Broken = true // what it has begun, or still answers, is not for the next session
+	}
+	*l = lane{be: be, shard: l.shard, expect: l.expect[:0], parsing: l.parsing[:0], synced: true}
 	if len(s.spare) < 8 {
 		s.spare = append(s.spare, l)
 	}

@@ -156,6 +156,7 @@ func (s *Server) newSession(ctx context.Context, conn net.Conn, startup *wire.St
 	c.home = topology.ShardID(c.id % uint64(len(c.routes.snap.Shards)))
 	c.use(backend.NoSettings)
 	if err := s.logins.settle(ctx, c, base); err != nil {
+		c.leave()
 		s.forget(c)
 		return nil, err
 	}
@@ -281,6 +282,9 @@ func ask(ctx context.Context, c *Session, settings *backend.Settings) (*login, e
 	c.use(settings)
 	l, err := c.lane(ctx, c.anyShard())
 	if err != nil {
+		if e := c.explain(err); e != nil {
+			return nil, e
+		}
 		return nil, err
 	}
 	l.silent = true // the client is told all of it at once

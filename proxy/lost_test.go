@@ -28,7 +28,7 @@ func alone(t *testing.T) (parent bool) {
 	return true
 }
 
-// BUG (critical): the whole process dies. Session.leave calls tidy on a pinned lane; tidy → drain → lost → drop empties
+// the whole process dies. Session.leave calls tidy on a pinned lane; tidy → drain → lost → drop empties
 // the lane (*l = lane{}), and leave then writes l.be.Broken with be == nil. leave runs in serve's deferred function, behind
 // its recover. Fix: lost must leave l.be usable (drop: keep be in a local, clear the lane only when newLane takes it out of
 // spare), leave takes be := l.be before tidy, and leave gets a recover of its own.
@@ -47,7 +47,7 @@ func TestPooledSessionLeavesAfterItsShardDied(t *testing.T) {
 	k.connect().want("SELECT 1", "T D:1 C:SELECT 1 Z:I")
 }
 
-// BUG (critical): the whole process dies. ask (login.go) writes l.be.Broken after drain has lost (and so emptied) the lane.
+// the whole process dies. ask (login.go) writes l.be.Broken after drain has lost (and so emptied) the lane.
 // Anybody who logs in with new options just after a shard has restarted does it. Fix as above; and admit needs a recover: only serve has one.
 func TestLoginWithOptionsAfterShardsRestarted(t *testing.T) {
 	if alone(t) {
@@ -71,7 +71,7 @@ func TestLoginWithOptionsAfterShardsRestarted(t *testing.T) {
 	})
 }
 
-// BUG (low): lost builds its laneError from l.shard after drop has set it to 0: every lost shard is called s1.
+// lost builds its laneError from l.shard after drop has set it to 0: every lost shard is called s1.
 // Fix: lane.go:lost, take the name first.
 func TestLostShardIsNamed(t *testing.T) {
 	k := newKit(t)
@@ -130,7 +130,7 @@ func TestDeadIdleBackend(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (medium): a nil pointer (XX000, the session ends) where a lane is used on after drain has lost it: simple.go:parseOnly
+// a nil pointer (XX000, the session ends) where a lane is used on after drain has lost it: simple.go:parseOnly
 // (l.sync), execute.go:prepareSQL (l.sync), schema.go:readOwnSchema (ROLLBACK TO), copy.go:fail (l.be.Broken).
 // Fix: return at once on a *laneError; or one method lane.alive().
 //
@@ -151,7 +151,7 @@ func TestDeadIdleBackendInPreparation(t *testing.T) {
 	}
 }
 
-// BUG (critical): the client is out of step. Stream.Forward has passed the first half of a DataRow when the shard dies; the
+// the client is out of step. Stream.Forward has passed the first half of a DataRow when the shard dies; the
 // ErrorResponse, ReadyForQuery and all that follows are then read by the client as the rest of that row: wrong data, or a hang.
 // Fix: wire/stream.go: Forward/ForwardBody note in dst that it is inside a message (dst.partial = s.rest > 0 on error);
 // lane.go:streamError/lost turn that into a *clientError, so that the session ends without another byte.
@@ -217,7 +217,7 @@ func TestShardDiesInCopy(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (medium): 1. watch.go:watchLane wakes the reader of the client only where Peek succeeded: a listener whose shard dies is not
+// 1. watch.go:watchLane wakes the reader of the client only where Peek succeeded: a listener whose shard dies is not
 // told until it speaks. Wake it unless the error is os.ErrDeadlineExceeded. 2. serve returns the error of rest without
 // goodbye, so the FATAL would not be sent either. 3. A shard that dies in a statement (or in a transaction) takes the LISTEN
 // with it and the session goes on: lane.go:lost must note l.listen / l.pinned (transaction pooling), and the session end with 57P01.
@@ -250,7 +250,7 @@ func TestListenerWhoseShardDiesEnds(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (medium): as above, for a session lock: another session can take it while this one believes that it holds it.
+// as above, for a session lock: another session can take it while this one believes that it holds it.
 func TestLostAdvisoryLockIsTold(t *testing.T) {
 	k := newKit(t)
 	c := k.connect()
@@ -262,7 +262,7 @@ func TestLostAdvisoryLockIsTold(t *testing.T) {
 	}
 }
 
-// BUG (high): the session, its backend and its locks hang for ever. extended.go:bindStream returns the raw read error;
+// the session, its backend and its locks hang for ever. extended.go:bindStream returns the raw read error;
 // syscall.ECONNRESET is a net.Error (Errno has Timeout), so explain takes it for a shard that cannot be reached, and failPipeline's
 // drainAll waits for the answer to half a Bind. Fix: every error of s.client's reads is wrapped in *clientError (extend, bindLarge,
 // bindStream, passOver, simple), and explain tells only the errors of Pool.Acquire "cannot connect" (a type of its own in backend).
@@ -335,7 +335,7 @@ func TestClientsVanish(t *testing.T) {
 	}
 }
 
-// BUG (medium): backend.Conn.Rows knows no context and no deadline. A shard that hangs stops recovery of all shards, keeps
+// backend.Conn.Rows knows no context and no deadline. A shard that hangs stops recovery of all shards, keeps
 // schemaKeeper.mu (so every session that names something unknown), and keeps Run, and so the process, from ending.
 // Fix: Rows(ctx, …) with context.AfterFunc(ctx, SetDeadline(past)), and a timeout for each use.
 func TestStalledShardDoesNotHoldRecovery(t *testing.T) {

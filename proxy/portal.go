@@ -144,7 +144,7 @@ func (s *Session) bindLarge(ctx context.Context, body int) error {
 		_ = s.passOver()
 		return err
 	}
-	head, err := s.client.Peek(streamAbove)
+	head, err := s.peek(streamAbove)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (s *Session) bindLarge(ctx context.Context, body int) error {
 			return s.bindStream(ctx, p, shards[0], body)
 		}
 	}
-	m, err := s.client.Next(body)
+	m, err := s.next(body)
 	if err != nil {
 		return err
 	}
@@ -201,19 +201,9 @@ func (s *Session) bindStream(ctx context.Context, p *prepared, shard topology.Sh
 			return s.lost(l, w.Err)
 		}
 		l.be.Broken = true
-		return err
+		return &clientError{err}
 	}
 	return nil
-}
-
-// passRest takes the rest of a message that was begun.
-func (s *Session) passRest() error {
-	for {
-		p, err := s.client.Chunk()
-		if err != nil || p == nil {
-			return err
-		}
-	}
 }
 
 // newPortal gives the portal of a name, emptied. A named one must not exist yet.
@@ -229,7 +219,9 @@ func (s *Session) newPortal(name string) (*portal, error) {
 		s.portals = make(map[string]*portal)
 	}
 	at := &portal{}
-	s.portals[strings.Clone(name)] = at
+	name = strings.Clone(name)
+	s.portals[name] = at
+	s.binding = append(s.binding, name)
 	return at, nil
 }
 

@@ -30,7 +30,7 @@ func (c *client) write(typ byte, body string) {
 	}
 }
 
-// BUG (medium): an owed Parse is paid too late. Close, Describe of a portal and Execute do not pay first: ParseComplete comes behind
+// an owed Parse is paid too late. Close, Describe of a portal and Execute do not pay first: ParseComplete comes behind
 // their answers, and a portal runs although a Parse in front of it fails. Fix: extendedMessage pays before 'C', 'E' and 'D' of a portal
 // (also of a statement that is not the owed one).
 //
@@ -50,7 +50,7 @@ func TestOrderOfAnswers(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (high, wrong statement runs): promote, describePortal and dispatch Bind the unnamed portal for themselves; a client's Execute of its own
+// promote, describePortal and dispatch Bind the unnamed portal for themselves; a client's Execute of its own
 // unnamed portal then runs theirs (here a scatter UPDATE in the place of an INSERT). Fix: a name of the proxy's own
 // ("shardproxy") for these portals and for lane.execute's statement, closed in the same write.
 //
@@ -72,7 +72,7 @@ func TestUnnamedPortalSurvives(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (medium): a portal whose Bind failed stays in s.portals: after ROLLBACK TO its name is taken for ever (42P03). Fix: failPipeline forgets
+// a portal whose Bind failed stays in s.portals: after ROLLBACK TO its name is taken for ever (42P03). Fix: failPipeline forgets
 // portals without BindComplete, and ROLLBACK TO those made since the savepoint (and their cursors).
 func TestPortalOfFailedBindIsNotTaken(t *testing.T) {
 	k := newKit(t)
@@ -88,7 +88,7 @@ func TestPortalOfFailedBindIsNotTaken(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (medium): PostgreSQL ignores a Query between an error and Sync; simple runs it, and commits it. Fix: message: if s.skip, pass over Q and F too.
+// PostgreSQL ignores a Query between an error and Sync; simple runs it, and commits it. Fix: message: if s.skip, pass over Q and F too.
 func TestQueryIsPassedOverUpToSync(t *testing.T) {
 	k := newKit(t)
 	c := k.connect()
@@ -98,7 +98,7 @@ func TestQueryIsPassedOverUpToSync(t *testing.T) {
 	}
 }
 
-// BUG (medium): at limits.prepared_statements the unnamed statement is refused too: such a client can run nothing by the extended protocol.
+// at limits.prepared_statements the unnamed statement is refused too: such a client can run nothing by the extended protocol.
 // Fix: extended.go:parse: only where m.Name != "".
 func TestOddMessages(t *testing.T) {
 	k := newKit(t, func(c *Config) { c.MessageBytes = 300 << 10; c.QueryBytes = 10000; c.PreparedStatements = 3 })
@@ -159,7 +159,7 @@ func TestOddMessages(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (low): ErrMalformed of Bind.Subset ends the session. Fix: several.go:parts: asProtocol(err).
+// ErrMalformed of Bind.Subset ends the session. Fix: several.go:parts: asProtocol(err).
 //
 // TestTooFewParameters: the statement fails, not the session.
 func TestTooFewParameters(t *testing.T) {
@@ -173,7 +173,7 @@ func TestTooFewParameters(t *testing.T) {
 	}
 }
 
-// BUG (high, hits other clients): pump returns an error while the backend is in COPY; report takes it for a failed statement, and settle gives
+// pump returns an error while the backend is in COPY; report takes it for a failed statement, and settle gives
 // the backend to the next client as it is. Fix: copy.go:pump sends CopyFail and drains (or returns s.lost); and as a rule
 // lanes.go:drop sets be.Broken where l.pending() || !l.synced.
 func TestForeignMessagesInCopy(t *testing.T) {
@@ -220,7 +220,7 @@ func TestForeignMessagesInCopy(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (critical, hits other clients): a FunctionCall in a pipeline calls ready → settle → drop with lanes that are not synced: the next client of
+// a FunctionCall in a pipeline calls ready → settle → drop with lanes that are not synced: the next client of
 // the backend continues, and commits, this one's transaction. Fix: message 'F': undoPipeline (and tx.fail) before ready; and the rule in drop above.
 //
 // TestFunctionCallInPipeline: what is not committed must not go to the next client.
@@ -240,7 +240,7 @@ func TestFunctionCallInPipeline(t *testing.T) {
 	}
 }
 
-// BUG (high, lasting): Hold forgets the statement that it pushes out before the backend has closed it. Where an error makes the server pass over that
+// Hold forgets the statement that it pushes out before the backend has closed it. Where an error makes the server pass over that
 // Close, the statement is still there, and each later use on this backend fails with 42P05. Fix: the lane keeps what closeHidden stands for;
 // dropToSync puts those whose CloseComplete has not come back into held.
 //
@@ -263,7 +263,7 @@ func TestEvictedStatementComesBack(t *testing.T) {
 		join(one("d", 4), []pgproto3.FrontendMessage{bind("", "a"), execute("", 0)}, one("e", 5), []pgproto3.FrontendMessage{bind("", "b"), execute("", 0), bind("", "d"), execute("", 0)})...)
 }
 
-// BUG (high, another client's statement runs): be.Unnamed is set when Parse is sent; where the server passes over it behind an error, the next
+// be.Unnamed is set when Parse is sent; where the server passes over it behind an error, the next
 // Bind runs whatever unnamed statement the backend has. Fix: lane.go:dropToSync: l.be.Unnamed = 0.
 //
 // TestUnnamedStatementBehindAnError: a Parse that a backend has passed over has not changed its unnamed statement.
@@ -314,7 +314,7 @@ func TestSchemaChangeBetweenParseAndBind(t *testing.T) {
 	}
 }
 
-// BUG (medium): typeOIDs reads l.rows, in which the rows of the settings' set_config (queryHidden of enter) come first. Fix: drain before l.rows = nil
+// typeOIDs reads l.rows, in which the rows of the settings' set_config (queryHidden of enter) come first. Fix: drain before l.rows = nil
 // (also in current); better: each hidden query has rows of its own.
 func TestSQLPrepareOnFreshBackend(t *testing.T) {
 	k := newKit(t)
@@ -323,7 +323,7 @@ func TestSQLPrepareOnFreshBackend(t *testing.T) {
 	c.want("EXECUTE p (1, 'x')", "T D:1,x C:SELECT 1 Z:I")
 }
 
-// BUG (medium): unknown → reloadSchema acquires from the pool whose backend the session holds: see TestManyFirstCommits.
+// unknown → reloadSchema acquires from the pool whose backend the session holds: see TestManyFirstCommits.
 //
 // TestNewTableWithSmallPool: reading the schema must not wait for the backend that the session itself holds.
 func TestNewTableWithSmallPool(t *testing.T) {
@@ -398,7 +398,7 @@ func TestCancel(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (low): a cancel finds no lane and is dropped; the client waits on. Fix: Session has a cancel func of the context that Acquire watches
+// a cancel finds no lane and is dropped; the client waits on. Fix: Session has a cancel func of the context that Acquire watches
 // (the Waiter can be expelled with 57014).
 func TestCancelWhileWaitingForBackend(t *testing.T) {
 	k := newKit(t, oneBackend, func(c *Config) { c.Pools.Wait = 10 * time.Second })
@@ -421,7 +421,7 @@ func TestCancelWhileWaitingForBackend(t *testing.T) {
 	a.want("COMMIT", "C:COMMIT Z:I")
 }
 
-// BUG (low): serve returns the error of rest (errDrain) without goodbye: clients that were at work get no 57P01. Fix: return s.goodbye(err).
+// serve returns the error of rest (errDrain) without goodbye: clients that were at work get no 57P01. Fix: return s.goodbye(err).
 func TestDrain(t *testing.T) {
 	k := newKit(t)
 	idler, tx, busy := k.connect(), k.connect(), k.connect()

@@ -22,6 +22,8 @@ type recovery struct {
 
 // install makes the table of decisions on a shard, once in the life of the process.
 func (r *recovery) install(ctx context.Context, s *Server, shard topology.ShardID) error {
+	ctx, cancel := context.WithTimeout(ctx, serviceTime)
+	defer cancel()
 	snap := s.snapshot.Load()
 	name := snap.Shards[shard].Name
 	r.mu.Lock()
@@ -31,10 +33,10 @@ func (r *recovery) install(ctx context.Context, s *Server, shard topology.ShardI
 		return nil
 	}
 	err := s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-		if rows, err := c.Rows("SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL"); err == nil && len(rows) == 1 && rows[0][0] == "t" {
+		if rows, err := c.Rows(ctx, "SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL"); err == nil && len(rows) == 1 && rows[0][0] == "t" {
 			return nil
 		}
-		_, err := c.Rows(commitTable)
+		_, err := c.Rows(ctx, commitTable)
 		var raced *wire.Error
 		if errors.As(err, &raced) && (raced.Code == wire.CodeUniqueViolation || strings.HasPrefix(raced.Code, "42P0")) {
 			return nil // another proxy has just made it
@@ -55,8 +57,13 @@ func (r *recovery) install(ctx context.Context, s *Server, shard topology.ShardI
 
 // withService runs f with a backend of the service user on a shard.
 func (s *Server) withService(ctx context.Context, snap *topology.Snapshot, shard topology.ShardID, f func(*backend.Conn) error) error {
+	return s.withUser(ctx, s.cfg.Service, snap, shard, f)
+}
+
+// withUser runs f with a backend of a user on a shard. f must use the ctx of its caller, which it does not outlive.
+func (s *Server) withUser(ctx context.Context, u *User, snap *topology.Snapshot, shard topology.ShardID, f func(*backend.Conn) error) error {
 	var waiter backend.Waiter
-	pool := s.poolOf(s.cfg.Service, snap, shard)
+	pool := s.poolOf(u, snap, shard)
 	c, err := pool.Acquire(ctx, &waiter)
 	if err != nil {
 		return err
@@ -84,10 +91,12 @@ func (s *Server) recover(ctx context.Context) {
 			if !s.used(snap, topology.ShardID(shard)) {
 				continue
 			}
-			err := s.recoverShard(ctx, snap, topology.ShardID(shard))
+			limited, cancel := context.WithTimeout(ctx, serviceTime)
+			err := s.recoverShard(limited, snap, topology.ShardID(shard))
 			if err == nil {
-				err = s.forgetDecisions(ctx, snap, topology.ShardID(shard))
+				err = s.forgetDecisions(limited, snap, topology.ShardID(shard))
 			}
+			cancel()
 			if err != nil && ctx.Err() == nil {
 				s.cfg.Log.Debug("recovery of prepared transactions", "shard", snap.Shards[shard].Name, "error", err)
 			}
@@ -106,19 +115,19 @@ func (s *Server) used(snap *topology.Snapshot, shard topology.ShardID) bool {
 // recoverShard ends the old prepared transactions of one shard as their first shard has decided.
 func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shard topology.ShardID) error {
 	prefix := gidPrefix + s.cfg.Cluster + ":"
-	var gids []string
+	var gids, owners []string
 	err := s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-		rows, err := c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()" +
-			" AND pg_catalog.starts_with(gid, " + quote(prefix) + ") AND prepared < pg_catalog.clock_timestamp() - " + quote(recoverAfter.String()) + "::interval")
+		rows, err := c.Rows(ctx, "SELECT gid, owner FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"+
+			" AND pg_catalog.starts_with(gid, "+quote(prefix)+") AND prepared < pg_catalog.clock_timestamp() - "+quote(recoverAfter.String())+"::interval")
 		for _, row := range rows {
-			gids = append(gids, row[0])
+			gids, owners = append(gids, row[0]), append(owners, row[1])
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for _, prepared := range gids {
+	for i, prepared := range gids {
 		gid, of := strings.CutSuffix(prepared, ":"+snap.Shards[shard].Name)
 		name, _, ok := strings.Cut(strings.TrimPrefix(gid, prefix), ":")
 		first := slices.IndexFunc(snap.Shards, func(sh topology.Shard) bool { return sh.Name == name })
@@ -134,8 +143,13 @@ func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shar
 		if committed {
 			verb = "COMMIT PREPARED "
 		}
-		err = s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-			_, err := c.Rows(verb + quote(prepared))
+		// Only its owner, or a superuser, may end it. The owner is one of our users, unless the service user made it.
+		as := s.cfg.Service
+		if s.dialer.knows(owners[i]) {
+			as = &User{ServerUser: owners[i]}
+		}
+		err = s.withUser(ctx, as, snap, shard, func(c *backend.Conn) error {
+			_, err := c.Rows(ctx, verb+quote(prepared))
 			return err
 		})
 		s.cfg.Log.Warn("recovered a prepared transaction", "gid", prepared, "committed", committed, "shard", snap.Shards[shard].Name, "error", err)
@@ -149,12 +163,12 @@ func (s *Server) forgetDecisions(ctx context.Context, snap *topology.Snapshot, f
 	waiting := make(map[string][]string) // participant → gids
 	var all []string
 	err := s.withService(ctx, snap, first, func(c *backend.Conn) error {
-		rows, err := c.Rows("SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL")
+		rows, err := c.Rows(ctx, "SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL")
 		if err != nil || rows[0][0] != "t" {
 			return err
 		}
-		rows, err = c.Rows("SELECT gid, pg_catalog.unnest(participants) FROM (SELECT gid, participants FROM shardproxy.commits WHERE NOT aborted" +
-			" AND at < pg_catalog.now() - " + quote(forgetAfter.String()) + "::interval LIMIT " + strconv.Itoa(forgetMost) + ") old")
+		rows, err = c.Rows(ctx, "SELECT gid, pg_catalog.unnest(participants) FROM (SELECT gid, participants FROM shardproxy.commits WHERE NOT aborted"+
+			" AND at < pg_catalog.now() - "+quote(forgetAfter.String())+"::interval LIMIT "+strconv.Itoa(forgetMost)+") old")
 		for _, row := range rows {
 			waiting[row[1]] = append(waiting[row[1]], row[0])
 			all = append(all, row[0])
@@ -171,7 +185,7 @@ func (s *Server) forgetDecisions(ctx context.Context, snap *topology.Snapshot, f
 		err := errors.New("the shard is not in the map")
 		if shard >= 0 {
 			err = s.withService(ctx, snap, topology.ShardID(shard), func(c *backend.Conn) (err error) {
-				prepared, err = c.Rows("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()")
+				prepared, err = c.Rows(ctx, "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()")
 				return err
 			})
 		}
@@ -191,7 +205,7 @@ func (s *Server) forgetDecisions(ctx context.Context, snap *topology.Snapshot, f
 		return nil
 	}
 	return s.withService(ctx, snap, first, func(c *backend.Conn) error {
-		_, err := c.Rows("DELETE FROM shardproxy.commits WHERE gid IN (" + strings.Join(gone, ",") + ")")
+		_, err := c.Rows(ctx, "DELETE FROM shardproxy.commits WHERE gid IN ("+strings.Join(gone, ",")+")")
 		return err
 	})
 }
@@ -202,10 +216,10 @@ func (s *Server) outcome(ctx context.Context, snap *topology.Snapshot, first top
 		return false, err
 	}
 	err = s.withService(ctx, snap, first, func(c *backend.Conn) error {
-		if _, err := c.Rows("INSERT INTO shardproxy.commits (gid, aborted) VALUES (" + quote(gid) + ", true) ON CONFLICT DO NOTHING"); err != nil {
+		if _, err := c.Rows(ctx, "INSERT INTO shardproxy.commits (gid, aborted) VALUES ("+quote(gid)+", true) ON CONFLICT DO NOTHING"); err != nil {
 			return err
 		}
-		rows, err := c.Rows("SELECT aborted FROM shardproxy.commits WHERE gid = " + quote(gid))
+		rows, err := c.Rows(ctx, "SELECT aborted FROM shardproxy.commits WHERE gid = "+quote(gid))
 		if err == nil && len(rows) != 1 {
 			err = errors.New("the decision record has gone")
 		}

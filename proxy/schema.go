@@ -37,7 +37,7 @@ func (s *Server) learnFrom(ctx context.Context, shard topology.ShardID) error {
 		return err
 	}
 	defer pool.Release(c)
-	rows, err := c.Rows("SELECT pg_catalog.current_setting('search_path')")
+	rows, err := c.Rows(ctx, "SELECT pg_catalog.current_setting('search_path')")
 	if err != nil {
 		return err
 	}
@@ -51,11 +51,11 @@ func (s *Server) learnFrom(ctx context.Context, shard topology.ShardID) error {
 // readSchema reads the schema on c and publishes it.
 func (s *Server) readSchema(ctx context.Context, c *backend.Conn) error {
 	const begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL jit = off"
-	if _, err := c.Rows(begin); err != nil {
+	if _, err := c.Rows(ctx, begin); err != nil {
 		return err
 	}
-	schema, err := topology.LoadSchema(ctx, func(_ context.Context, sql string) ([][]string, error) { return c.Rows(sql) }, s.cfg.Rules)
-	if _, e := c.Rows("COMMIT"); err == nil {
+	schema, err := topology.LoadSchema(ctx, func(_ context.Context, sql string) ([][]string, error) { return c.Rows(ctx, sql) }, s.cfg.Rules)
+	if _, e := c.Rows(ctx, "COMMIT"); err == nil {
 		err = e
 	}
 	if err != nil {
@@ -126,9 +126,11 @@ func analysed(sql string) bool {
 	return false
 }
 
+// poolOf gives a pool for the proxy's own work. It shares nothing with those of sessions, which may hold all of theirs
+// while they wait for that work.
 func (s *Server) poolOf(u *User, snap *topology.Snapshot, shard topology.ShardID) *backend.Pool {
 	node := snap.Shards[shard].Nodes[0]
-	return s.pools.Get(backend.Key{Address: node.Address(), Database: node.Database, User: u.ServerUser})
+	return s.service.Get(backend.Key{Address: node.Address(), Database: node.Database, User: u.ServerUser})
 }
 
 // changedSchema notes a change of the schema: what follows in the same transaction is planned with it.

@@ -25,12 +25,20 @@ type Console interface {
 	Serve(ctx context.Context, client *wire.Stream, startup *wire.Startup) error
 }
 
+// Connections of the proxy's own work: reading the schema, recovery, looking up users. They come on top of the budget.
+const (
+	serviceMax  = 4 // of one shard
+	serviceIdle = 30 * time.Second
+	serviceTime = 30 * time.Second // for one piece of work
+)
+
 // Server accepts clients and runs their sessions.
 type Server struct {
 	cfg        Config
 	Console    Console // nil: there is no console
 	router     *router.Router
-	pools      *backend.Pools
+	pools      *backend.Pools // of sessions
+	service    *backend.Pools // of the proxy's own work
 	dialer     *dialer
 	statements *backend.Statements
 	auth       *wire.Authenticator
@@ -74,6 +82,9 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s.learned = make(chan struct{})
 	s.consoles, s.closeConsoles = context.WithCancel(context.Background())
+	own := cfg.Pools
+	own.Min, own.Max, own.Total, own.Idle = 0, serviceMax, 0, serviceIdle
+	s.service = backend.NewPools(d, own)
 	s.snapshot.Store(snap)
 	s.stats.started = time.Now()
 	d.remember(cfg.Service)
@@ -120,6 +131,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.pools.Run(ctx) })
+	wg.Go(func() { _ = s.service.Run(ctx) })
 	wg.Go(func() { s.recover(ctx) })
 	wg.Wait()
 	return ctx.Err()

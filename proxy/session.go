@@ -54,14 +54,17 @@ type Session struct {
 
 	prepared    map[string]*prepared
 	unnamed     *prepared
+	binding     []string          // named portals whose BindComplete the client has not been given, oldest first
 	doubted     []doubt           // statements whose ParseComplete the client has not been given, oldest first
 	reported    map[string]string // parameters as the client was told last; shared between sessions until one differs
 	ownReports  bool              // reported is this session's alone
 	application string            // application_name as the client was told last
 
-	late    []byte                    // notifications that came while the proxy's own statements ran: they go out at the end of the round
-	renamed struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
+	orphaned string                    // the shard whose pinned backend was lost: the session cannot go on as if nothing were
+	late     []byte                    // notifications that came while the proxy's own statements ran: they go out at the end of the round
+	renamed  struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
 
+	reading     string    // how its settings make PostgreSQL read a text: see readingOf
 	foreign     bool      // client_encoding is not the server's: bytes beyond ASCII hash differently
 	bindMessage wire.Bind // the current one
 	parses      uint64
@@ -104,7 +107,7 @@ func (s *Session) serve(ctx context.Context) (err error) {
 			_ = s.client.Flush()
 			err = errors.New("panic")
 		}
-		s.leave()
+		s.leaveSafely()
 	}()
 	for {
 		if s.client.Buffered() == 0 {
@@ -136,6 +139,9 @@ var (
 
 // rest prepares for a wait for the client: nothing is held that is not needed.
 func (s *Session) rest() error {
+	if s.orphaned != "" {
+		return s.orphan()
+	}
 	s.client.Rest()
 	if s.tx.open {
 		s.state.Store(int32(inTransaction))
@@ -148,11 +154,17 @@ func (s *Session) rest() error {
 	return s.watch()
 }
 
+// orphan ends a session that has lost state which it cannot make again.
+func (s *Session) orphan() error {
+	return wire.Fatalf(wire.CodeAdminShutdown, "the state of this session on shard %s was lost with its connection", s.orphaned).
+		WithHint("It listened, or held a lock. Connect again.")
+}
+
 // goodbye tells the client why the session ends, where that is possible.
 func (s *Session) goodbye(err error) error {
 	var w *wire.Error
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil
 	case errors.Is(err, errDrain), errors.Is(err, os.ErrDeadlineExceeded) && s.srv.draining.Load():
 		w = wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command")
@@ -168,6 +180,17 @@ func (s *Session) goodbye(err error) error {
 	_ = s.client.Conn().SetWriteDeadline(time.Now().Add(time.Second))
 	_ = s.client.Flush()
 	return err
+}
+
+// leaveSafely is leave, whatever happens in it: one session must not end the process.
+func (s *Session) leaveSafely() {
+	defer func() {
+		if r := recover(); r != nil {
+			s.srv.stats.panics.Add(1)
+			s.logger().Error("panic at the end of a session", "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	s.leave()
 }
 
 // leave gives back what the session holds. A backend whose state is not plain is closed.
@@ -209,6 +232,9 @@ func (s *Session) message(ctx context.Context, typ byte, body int) error {
 	if body > s.srv.cfg.MessageBytes {
 		return wire.Fatalf(wire.CodeProgramLimitExceeded, "message of %d bytes is above the limit of %d", body, s.srv.cfg.MessageBytes)
 	}
+	if s.skip && (typ == 'Q' || typ == 'F') { // PostgreSQL passes over all up to Sync
+		return s.passOver()
+	}
 	switch typ {
 	case 'Q':
 		return s.simple(ctx, body)
@@ -224,19 +250,49 @@ func (s *Session) message(ctx context.Context, typ byte, body int) error {
 		}
 		s.sendError(wire.Errorf(wire.CodeFeatureNotSupported, "function calls by the fast-path protocol are not supported").
 			WithHint("Call the function with SELECT."))
+		s.tx.fail()
+		if err := s.undoPipeline(); err != nil {
+			return err
+		}
 		s.ready(ctx)
 		return nil
 	}
 	return wire.Fatalf(wire.CodeProtocolViolation, "invalid frontend message type %d", typ)
 }
 
-// passOver takes the next message without looking at it.
+// next takes the client's next message whole. An error ends the session: it is a *clientError.
+func (s *Session) next(limit int) ([]byte, error) {
+	m, err := s.client.Next(limit)
+	if err != nil {
+		return nil, &clientError{err}
+	}
+	return m, nil
+}
+
+// peek shows up to n bytes of the client's next message. An error ends the session.
+func (s *Session) peek(n int) ([]byte, error) {
+	m, err := s.client.Peek(n)
+	if err != nil {
+		return nil, &clientError{err}
+	}
+	return m, nil
+}
+
+// passOver takes the next message without looking at it. An error ends the session.
 func (s *Session) passOver() error {
 	s.client.Skip(5)
+	return s.passRest()
+}
+
+// passRest takes the rest of a message that was begun. An error ends the session.
+func (s *Session) passRest() error {
 	for {
 		p, err := s.client.Chunk()
-		if err != nil || p == nil {
-			return err
+		if err != nil {
+			return &clientError{err}
+		}
+		if p == nil {
+			return nil
 		}
 	}
 }
@@ -280,6 +336,9 @@ func (s *Session) report(err error) error {
 	if err == nil {
 		return nil
 	}
+	if s.orphaned != "" {
+		return s.orphan()
+	}
 	if e := s.explain(err); e != nil {
 		s.sendError(e)
 	} else if err != errSent {
@@ -320,6 +379,8 @@ func (s *Session) explain(err error) *wire.Error {
 		e := wire.Errorf(refused.Code, "%s", refused.Message)
 		e.Detail, e.Hint, e.Position = refused.Detail, refused.Hint, refused.Position
 		return e
+	case errors.Is(err, backend.ErrCanceled):
+		return wire.Errorf(wire.CodeQueryCanceled, "canceling statement due to user request")
 	case errors.Is(err, backend.ErrFull):
 		return wire.Errorf(wire.CodeTooManyConnections, "no backend connection became free within %v", s.srv.cfg.Pools.Wait).
 			WithHint("Raise pool.size_max or pool.max_backends, or make transactions shorter.")
@@ -375,6 +436,7 @@ func (s *Session) Cancel(ctx context.Context) {
 		busy = append(busy, l.be)
 	}
 	s.laneMu.Unlock()
+	s.srv.pools.CancelWait(&s.waiter)
 	var wg sync.WaitGroup
 	for _, be := range busy {
 		wg.Go(func() {

@@ -25,9 +25,34 @@ var reportable = []string{
 // use makes settings the session's, and what they mean for the reading of statements.
 func (s *Session) use(settings *backend.Settings) {
 	s.settings = settings
-	server, client := s.srv.defaults.Load().params["server_encoding"], s.clientEncoding()
+	seen := settings
+	if s.tx.local != nil {
+		for _, e := range s.tx.local.All() {
+			seen = seen.With(e.Name, e.Value)
+		}
+	}
+	s.reading = readingOf(seen)
+	server, client := s.srv.defaults.Load().params["server_encoding"], s.encodingOf(seen)
 	s.foreign = client != server && client != "SQL_ASCII" && server != "SQL_ASCII"
-	s.env = s.srv.envs.of(s.srv.defaults.Load(), settings, s.user.Name, s.bound != unbound)
+	s.env = s.srv.envs.of(s.srv.defaults.Load(), seen, s.user.Name, s.bound != unbound)
+}
+
+// reading are the parameters by which PostgreSQL reads literals, and finds names, when it parses a statement.
+var reading = []string{
+	"array_nulls", "backslash_quote", "bytea_output", "client_encoding", "datestyle", "default_text_search_config", "intervalstyle",
+	"lc_monetary", "lc_numeric", "lc_time", "role", "search_path", "session_authorization", "standard_conforming_strings", "timezone",
+	"timezone_abbreviations", "transform_null_equals", "xmlbinary", "xmloption",
+}
+
+// readingOf gives what the settings say of reading, as a key.
+func readingOf(settings *backend.Settings) string {
+	var key strings.Builder
+	for _, e := range settings.All() {
+		if _, ok := slices.BinarySearch(reading, e.Name); ok {
+			key.WriteString(e.Name + "\x00" + e.Value + "\x00")
+		}
+	}
+	return key.String()
 }
 
 // announce tells the client the values of reported parameters that it does not know yet, after a change that no
@@ -55,7 +80,7 @@ func (s *Session) knows(name string) (string, bool) {
 
 // tell reports a parameter to the client, unless it knows.
 func (s *Session) tell(name, value string) {
-	if known, _ := s.knows(name); known == value {
+	if known, _ := s.knows(name); known == value || s.reported == nil { // nil: not greeted yet
 		return
 	}
 	switch {
@@ -109,29 +134,33 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 	case t.Set.Verb == router.SetResetAll:
 		return s.resetAll()
 	case perTransaction && s.tx.open:
-		if err := s.onLanes(ctx, sql); err != nil {
+		tag, err := s.onLanes(ctx, sql)
+		if err != nil {
 			return err
 		}
-		s.tx.log = append(s.tx.log, logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings})
-		s.complete(s.lanes[0].tag)
+		if err := s.followLocal(t.Set.Name); err != nil {
+			return err
+		}
+		s.tx.note(logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings})
+		s.complete(tag)
 		return nil
 	case perTransaction:
 		return s.one(ctx, s.anyShard(), sql, false)
 	}
-	tag := "SET"
+	name := "SET"
 	if t.Set.Verb == router.SetDefault && len(sql) > 5 && strings.EqualFold(strings.TrimLeft(sql, " \t\r\n(")[:5], "RESET") {
-		tag = "RESET"
+		name = "RESET"
 	}
 	if value, ok := s.base.Get(t.Set.Name); ok && t.Set.Verb == router.SetDefault {
 		s.use(s.settings.With(t.Set.Name, value)) // the default is the client's own, not the backend's
 		s.announce()
-		s.complete(tag)
+		s.complete(name)
 		return nil
 	}
-	if err := s.onLanes(ctx, sql); err != nil {
+	tag, err := s.onLanes(ctx, sql)
+	if err != nil {
 		return err
 	}
-	tag = s.lanes[0].tag
 	if err := s.follow(t.Set); err != nil {
 		return err
 	}
@@ -151,11 +180,22 @@ func (s *Session) follow(set router.SetStmt) error {
 			want = want.Without(name)
 			continue
 		}
+		if name == "seed" { // reads back as nothing, and random values differ between shards anyway
+			continue
+		}
 		value, err := s.current(s.lanes[0], name)
 		if err != nil {
 			return err
 		}
 		want = want.With(name, value)
+		if name == "session_authorization" {
+			want = want.Without("role") // which PostgreSQL sets back with it
+		}
+	}
+	if s.tx.local != nil { // SET goes before an earlier SET LOCAL
+		for _, name := range names {
+			s.tx.local = s.tx.local.Without(name)
+		}
 	}
 	for _, l := range s.lanes {
 		if !s.tx.open || l.begun {
@@ -173,6 +213,9 @@ func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) er
 		return nil
 	}
 	l := s.lanes[i]
+	if err := s.holdPipeline(); err != nil {
+		return err
+	}
 	want := s.settings
 	for _, set := range calls {
 		switch {
@@ -194,7 +237,11 @@ func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) er
 			return err
 		}
 		if set.Local {
-			s.tx.log = append(s.tx.log, logged{sql: "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(value) + ",true)", settings: s.settings})
+			if err := s.tellOthers(l, set.Name, value); err != nil {
+				return err
+			}
+			s.localize(set.Name, value)
+			s.tx.note(logged{sql: "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(value) + ",true)", settings: s.settings})
 		} else {
 			want = want.With(strings.ToLower(set.Name), value)
 		}
@@ -202,6 +249,47 @@ func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) er
 	if want != s.settings {
 		l.be.Settings = want // the other lanes learn it when they are entered
 		s.use(want)
+	}
+	return nil
+}
+
+// watched are the parameters that decide how we read a statement.
+var watched = []string{"search_path", "standard_conforming_strings", "client_encoding", "role", "session_authorization"}
+
+// followLocal notes what SET LOCAL has changed of what we look at.
+func (s *Session) followLocal(name string) error {
+	if !slices.Contains(watched, name) {
+		return nil
+	}
+	value, err := s.current(s.lanes[0], name)
+	if err != nil {
+		return err
+	}
+	s.localize(name, value)
+	return nil
+}
+
+func (s *Session) localize(name, value string) {
+	if name = strings.ToLower(name); !slices.Contains(watched, name) {
+		return
+	}
+	if s.tx.local == nil {
+		s.tx.local = backend.NoSettings
+	}
+	s.tx.local = s.tx.local.With(name, value)
+	s.use(s.settings)
+}
+
+// tellOthers sets a parameter for the transaction on its other lanes.
+func (s *Session) tellOthers(done *lane, name, value string) error {
+	for _, l := range slices.Clone(s.lanes) {
+		if l == done || !l.begun {
+			continue
+		}
+		l.query("SELECT pg_catalog.set_config("+quote(name)+","+quote(value)+",true)", queryHidden)
+		if err := s.drain(l); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -221,29 +309,31 @@ func (s *Session) current(l *lane, name string) (string, error) {
 
 // onLanes runs a statement on every lane of the session, on any shard where there is none. The client sees
 // the notices of the first.
-func (s *Session) onLanes(ctx context.Context, sql string) error {
+func (s *Session) onLanes(ctx context.Context, sql string) (tag string, err error) {
 	first, err := s.lane(ctx, s.anyShard())
 	if err != nil {
-		return err
+		return "", err
 	}
 	first.notices, first.tag = true, ""
 	first.query(sql, queryHidden)
 	err = s.drain(first)
-	first.notices = false
+	first.notices, tag = false, first.tag
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, l := range slices.Clone(s.lanes) {
 		if l == first || (s.tx.open && !l.begun) {
 			continue
 		}
-		s.enter(l)
+		if err := s.enter(l); err != nil {
+			return "", err
+		}
 		l.query(sql, queryHidden)
 		if err := s.drain(l); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return tag, nil
 }
 
 func (s *Session) resetAll() error {

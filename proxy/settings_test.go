@@ -87,7 +87,7 @@ func TestSettingsInTransactions(t *testing.T) {
 	k.wantMem(b, "4MB")
 }
 
-// BUG (high, leak to other clients): enter brings a late lane to the settings before its BEGIN; ROLLBACK TO does not undo that, yet
+// enter brings a late lane to the settings before its BEGIN; ROLLBACK TO does not undo that, yet
 // transaction.go:savepoint sets l.be.Settings = was. Fix: a serial number per SAVEPOINT in tx.log, and in the lane when it joined;
 // after ROLLBACK TO a lane that joined later has l.joined, not was (enter then brings it to the session's).
 //
@@ -106,7 +106,7 @@ func TestLateLaneAndRollbackTo(t *testing.T) {
 	k.wantMem(b, "4MB")
 }
 
-// BUG (high, leak to other clients): RESET ALL, and RESET of a startup setting, only change s.settings; the lanes follow with the next
+// RESET ALL, and RESET of a startup setting, only change s.settings; the lanes follow with the next
 // statement, behind the SAVEPOINT, so ROLLBACK TO undoes it on the backend but not in be.Settings. Fix: everyLane enters each lane first.
 //
 // TestResetBeforeSavepoint: RESET ALL reaches a shard behind the savepoint, and is undone with it.
@@ -126,7 +126,7 @@ func TestResetBeforeSavepoint(t *testing.T) {
 	k.wantMem(b, "4MB")
 }
 
-// BUG (high): set_config runs on one lane, and follow marks all lanes as having it (local: they are not told at all). The others keep
+// set_config runs on one lane, and follow marks all lanes as having it (local: they are not told at all). The others keep
 // the old value, and be.Settings lies to the next client. Fix: simple.go:afterwards passes the lane; follow sets be.Settings of that lane
 // only (the others are brought along by enter); local: run the logged set_config on the other begun lanes.
 func TestSetConfigReachesAllShardsOfTransaction(t *testing.T) {
@@ -146,7 +146,7 @@ func TestSetConfigReachesAllShardsOfTransaction(t *testing.T) {
 	}
 }
 
-// BUG (high, wrong rows): SET LOCAL search_path (standard_conforming_strings, role) does not change s.env: names are resolved with the session's
+// SET LOCAL search_path (standard_conforming_strings, role) does not change s.env: names are resolved with the session's
 // path, and a sharded table is read as a reference table. Fix: the transaction keeps an overlay of local settings that s.use takes into
 // account for envs.of, undone at its end and by ROLLBACK TO; or refuse these three.
 //
@@ -172,7 +172,7 @@ func TestLocalSearchPath(t *testing.T) {
 	}
 }
 
-// BUG (high): see the next test; and SET seed reads back as "unavailable", so every statement on another backend fails from then on
+// see the next test; and SET seed reads back as "unavailable", so every statement on another backend fails from then on
 // (after it has run). Fix: do not follow seed (nor transaction_isolation, _read_only, _deferrable).
 //
 // TestSettingsThatAShardRefuses: a statement must not run where its session's settings could not be had.
@@ -188,7 +188,7 @@ func TestSettingsThatAShardRefuses(t *testing.T) {
 	}
 }
 
-// BUG (critical): what a backend must be told first (settings, BEGIN) and the statement are separate Query messages of one write. Where the first
+// what a backend must be told first (settings, BEGIN) and the statement are separate Query messages of one write. Where the first
 // fails (a role that this shard lacks, a cancel or timeout that hits it) the statement runs all the same, with the login user's rights and
 // search_path, outside of the transaction, and is committed; and be.Settings claims that the settings were set.
 // Fix: lanes.go:enter: drain after a Difference before anything else is sent (it is rare), set be.Settings = nil first and the new settings after
@@ -218,7 +218,7 @@ func TestStatementNeedsItsRole(t *testing.T) {
 	}
 }
 
-// BUG (medium, rights): SET SESSION AUTHORIZATION sets the role back to none; the session's settings keep it, and other shards get it.
+// SET SESSION AUTHORIZATION sets the role back to none; the session's settings keep it, and other shards get it.
 // Fix: settings.go:follow: want.Without("role") after session_authorization.
 func TestSetSessionAuthorizationResetsRole(t *testing.T) {
 	k := newKit(t)
@@ -230,7 +230,7 @@ func TestSetSessionAuthorizationResetsRole(t *testing.T) {
 	}
 }
 
-// BUG (high, wrong data): statements are shared by text over clients, but PostgreSQL reads literals when it parses: dates by DateStyle, times by
+// statements are shared by text over clients, but PostgreSQL reads literals when it parses: dates by DateStyle, times by
 // TimeZone, strings by standard_conforming_strings. One client gets the other's reading. Fix: backend.Statements.Intern takes a number for the settings
 // that parsing depends on (DateStyle, TimeZone, IntervalStyle, search_path, standard_conforming_strings, …; or all but application_name) into its key.
 //
@@ -253,7 +253,7 @@ func TestPreparedTextDependsOnSettings(t *testing.T) {
 	}
 }
 
-// BUG (high): follow → current sends a simple Query in the middle of a pipeline, which commits what came before it. Fix: current asks by
+// follow → current sends a simple Query in the middle of a pipeline, which commits what came before it. Fix: current asks by
 // Parse/Bind/Execute without Sync (lane.execute with rows), or execute promotes before a statement with t.Config.
 func TestFollowInPipelineDoesNotCommit(t *testing.T) {
 	k := newKit(t)
@@ -267,7 +267,7 @@ func TestFollowInPipelineDoesNotCommit(t *testing.T) {
 	k.wantMem(c, "4MB")
 }
 
-// BUG (low): SET as the first of a pipeline is not part of its transaction. Fix: executeOurs begins one for Set too.
+// SET as the first of a pipeline is not part of its transaction. Fix: executeOurs begins one for Set too.
 func TestSetInPipelineIsUndone(t *testing.T) {
 	k := newKit(t)
 	c := k.connect()
@@ -275,7 +275,7 @@ func TestSetInPipelineIsUndone(t *testing.T) {
 	k.wantMem(c, "4MB")
 }
 
-// BUG (high): as TestSetConfigReachesAllShardsOfTransaction, outside of transactions.
+// as TestSetConfigReachesAllShardsOfTransaction, outside of transactions.
 func TestSessionModeKeepsSettingsOnEveryShard(t *testing.T) {
 	k := newKit(t)
 	c := k.connectAs("pooled")
@@ -293,7 +293,7 @@ func TestSessionModeKeepsSettingsOnEveryShard(t *testing.T) {
 	}
 }
 
-// BUG (high): each login in session mode with a setting that the shard refuses leaks a backend (its lane is pinned, settle keeps it, nobody
+// each login in session mode with a setting that the shard refuses leaks a backend (its lane is pinned, settle keeps it, nobody
 // leaves): size_max such logins shut everybody out. Fix: newSession calls c.leave() where settle has failed.
 //
 // TestRefusedLoginsLeaveNothing: in session mode too.

@@ -65,13 +65,13 @@ func (s *Session) atomically(ctx context.Context, f func() (string, error)) (str
 	if s.tx.open {
 		return f()
 	}
-	if err := s.promote(); err != nil {
+	if err := s.beginImplicit(); err != nil {
 		return "", err
 	}
-	s.tx.begin("BEGIN", s.settings)
-	s.tx.implicit = true
-	for _, l := range s.lanes {
-		s.enter(l)
+	for _, l := range slices.Clone(s.lanes) {
+		if err := s.enter(l); err != nil {
+			return "", err
+		}
 	}
 	tag, err := f()
 	switch {
@@ -102,7 +102,7 @@ func (s *Session) parts(t *router.Template, shards []topology.ShardID, sql strin
 			if bind != nil {
 				var err error
 				if q.bind, err = bind.message.Subset(nil, p.Params); err != nil {
-					return nil, err
+					return nil, asProtocol(err)
 				}
 				q.statement = &backend.Statement{SQL: p.SQL, Types: subset(bind.message.Types, p.Params)}
 			}
@@ -146,8 +146,9 @@ func (s *Session) dispatch(ctx context.Context, p part, write, first, rows bool)
 	case p.bind != nil:
 		s.sendParse(l, p.statement, parseHidden)
 		l.send(func(dst []byte) []byte {
-			dst = wire.AppendBind(dst, "", p.statement.Name, p.bind)
-			return wire.AppendExecute(dst, "", 0)
+			dst = wire.AppendBind(dst, ownPortal, p.statement.Name, p.bind)
+			dst = wire.AppendExecute(dst, ownPortal, 0)
+			return wire.AppendClose(dst, 'P', ownPortal)
 		})
 		l.await(bindHidden)
 		if rows {
@@ -155,6 +156,7 @@ func (s *Session) dispatch(ctx context.Context, p part, write, first, rows bool)
 		} else {
 			l.await(executeHidden)
 		}
+		l.await(closePortal)
 		l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'H'))
 	case !rows:
 		l.query(p.sql, queryTag)

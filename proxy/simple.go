@@ -17,14 +17,6 @@ func (s *Session) simple(ctx context.Context, body int) error {
 	s.asked, s.extended = time.Now(), false
 	s.skip, s.owed, s.unnamed = false, nil, nil
 	s.disproven()
-	if s.hasUnsynced() { // a pipeline without its Sync: what it did stands with this query
-		for _, l := range slices.Clone(s.lanes) {
-			l.sync()
-			if err := s.report(s.drain(l)); err != nil {
-				return err
-			}
-		}
-	}
 	if body > s.srv.cfg.QueryBytes {
 		if err := s.passOver(); err != nil {
 			return err
@@ -32,16 +24,28 @@ func (s *Session) simple(ctx context.Context, body int) error {
 		s.sendError(wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.cfg.QueryBytes).
 			WithHint("Send large values as parameters or by COPY, or raise limits.query_bytes."))
 		s.tx.fail()
+		if err := s.undoPipeline(); err != nil {
+			return err
+		}
 		s.ready(ctx)
 		return nil
 	}
-	m, err := s.client.Next(body)
+	m, err := s.next(body)
 	if err != nil {
 		return err
 	}
 	sql, err := wire.QueryText(m[5:])
 	if err != nil {
 		return err
+	}
+	if len(s.lanes) > 0 { // a pipeline without its Sync is one transaction with this query
+		err := s.drainAll()
+		if err == nil {
+			err = s.holdPipeline()
+		}
+		if err != nil {
+			return s.failPipeline(err)
+		}
 	}
 	if single(sql) {
 		err = s.statement(ctx, sql)
@@ -50,6 +54,11 @@ func (s *Session) simple(ctx context.Context, body int) error {
 	}
 	if err = s.report(err); err != nil {
 		return err
+	}
+	if s.tx.implicit {
+		if err = s.report(s.endImplicit(ctx)); err != nil {
+			return err
+		}
 	}
 	s.ready(ctx)
 	return nil

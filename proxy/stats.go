@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,7 +132,7 @@ func (s *Server) Clients() []ClientInfo {
 // Pools gives the state of every pool.
 func (s *Server) Pools() []backend.Stats {
 	var list []backend.Stats
-	for _, p := range s.pools.All() {
+	for _, p := range slices.Concat(s.pools.All(), s.service.All()) {
 		list = append(list, p.Stats())
 	}
 	return list
@@ -140,7 +141,7 @@ func (s *Server) Pools() []backend.Stats {
 // Backends lists the connections of every pool.
 func (s *Server) Backends() []backend.ConnInfo {
 	var list []backend.ConnInfo
-	for _, p := range s.pools.All() {
+	for _, p := range slices.Concat(s.pools.All(), s.service.All()) {
 		list = append(list, p.Conns()...)
 	}
 	return list

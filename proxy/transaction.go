@@ -22,8 +22,10 @@ import (
 // statement or pipeline that writes on several shards.
 type transaction struct {
 	open, failed, implicit bool
-	doomed                 bool     // a shard that took part has been lost: nothing but ROLLBACK can follow
-	log                    []logged // what a lane that joins must be told, oldest first
+	doomed                 bool              // a shard that took part has been lost: nothing but ROLLBACK can follow
+	log                    []logged          // what a lane that joins must be told, oldest first
+	sequence               int               // of the newest entry; only grows
+	local                  *backend.Settings // what SET LOCAL has set of the parameters that we look at, or nil
 	before                 *backend.Settings
 	cursors                map[string]topology.ShardID
 }
@@ -32,19 +34,28 @@ type transaction struct {
 type logged struct {
 	sql       string
 	savepoint string // its name, where the statement is a SAVEPOINT
-	settings  *backend.Settings
+	sequence  int
+	settings  *backend.Settings // of the session, at that time
+	local     *backend.Settings
+}
+
+// note adds a statement to the log.
+func (t *transaction) note(e logged) {
+	t.sequence++
+	e.sequence, e.local = t.sequence, t.local
+	t.log = append(t.log, e)
 }
 
 func (t *transaction) begin(sql string, settings *backend.Settings) {
 	t.open, t.failed, t.implicit, t.doomed = true, false, false, false
-	t.log = append(t.log[:0], logged{sql: sql})
+	t.log, t.sequence, t.local = append(t.log[:0], logged{sql: sql}), 0, nil
 	t.before = settings
 	clear(t.cursors)
 }
 
 func (t *transaction) end() {
 	t.open, t.failed, t.implicit, t.doomed, t.before = false, false, false, false, nil
-	t.log = t.log[:0]
+	t.log, t.local = t.log[:0], nil
 }
 
 func (t *transaction) fail() {
@@ -127,11 +138,13 @@ func (s *Session) begin(sql string) error {
 		return nil
 	}
 	// Statements of the same pipeline came before BEGIN: they are part of the transaction now.
-	for _, l := range s.lanes {
-		if !l.begun && l.synced {
-			s.enter(l)
+	for _, l := range slices.Clone(s.lanes) {
+		if l.pinned && l.synced && !l.begun {
+			continue // it joins when it is used
 		}
-		l.begun = true
+		if err := s.enter(l); err != nil {
+			return err
+		}
 	}
 	s.complete(tag)
 	return nil
@@ -153,17 +166,40 @@ func (s *Session) promote() error {
 	return nil
 }
 
+// ownPortal is the portal of the proxy's own statements: the client's unnamed one must stay.
+const ownPortal = backend.StatementPrefix + "portal"
+
 // execute runs a statement of the proxy's own between the client's, by the extended protocol and without Sync.
 func (l *lane) execute(sql string) {
 	l.send(func(dst []byte) []byte {
 		dst = wire.AppendParse(dst, "", sql, nil)
-		dst = wire.AppendBind(dst, "", "", []byte{0, 0, 0, 0, 0, 0})
-		return wire.AppendExecute(dst, "", 0)
+		dst = wire.AppendBind(dst, ownPortal, "", []byte{0, 0, 0, 0, 0, 0})
+		dst = wire.AppendExecute(dst, ownPortal, 0)
+		return wire.AppendClose(dst, 'P', ownPortal)
 	})
 	l.await(parseHidden)
 	l.await(bindHidden)
 	l.await(executeHidden)
+	l.await(closePortal)
 	l.be.Unnamed = 0
+}
+
+// beginImplicit opens a transaction that the client did not open, with what its pipeline has done already.
+func (s *Session) beginImplicit() error {
+	if err := s.promote(); err != nil {
+		return err
+	}
+	s.tx.begin("BEGIN", s.settings)
+	s.tx.implicit = true
+	return nil
+}
+
+// holdPipeline sees to it that a simple Query of the proxy's own does not commit what a pipeline has done so far.
+func (s *Session) holdPipeline() error {
+	if s.tx.open || !s.hasUnsynced() {
+		return nil
+	}
+	return s.beginImplicit()
 }
 
 func errAborted() *wire.Error {
@@ -312,9 +348,14 @@ func (s *Session) ended(committed bool) {
 		}
 		l.begun, l.wrote, l.joined = false, false, nil
 	}
-	if !committed && before != nil && before != s.settings {
+	local := s.tx.local
+	s.tx.local = nil
+	switch {
+	case !committed && before != nil && before != s.settings:
 		s.use(before)
 		s.announce()
+	case local != nil:
+		s.use(s.settings)
 	}
 	if !committed {
 		s.own = nil
@@ -346,7 +387,7 @@ func (s *Session) savepoint(t *router.Template, sql string) error {
 	}
 	switch verb {
 	case router.Savepoint:
-		s.tx.log = append(s.tx.log, logged{sql: "SAVEPOINT " + quoteIdentifier(t.Tx.Name), savepoint: t.Tx.Name, settings: s.settings})
+		s.tx.note(logged{sql: "SAVEPOINT " + quoteIdentifier(t.Tx.Name), savepoint: t.Tx.Name, settings: s.settings})
 		s.complete("SAVEPOINT")
 	case router.Release:
 		keep := s.tx.log[:at]
@@ -358,13 +399,21 @@ func (s *Session) savepoint(t *router.Template, sql string) error {
 		s.tx.log = keep
 		s.complete("RELEASE")
 	case router.RollbackTo:
+		mark := s.tx.log[at]
 		s.tx.log = s.tx.log[:at+1]
 		s.tx.failed = false
-		if was := s.tx.log[at].settings; was != s.settings {
-			for _, l := range s.lanes {
-				l.be.Settings = was
+		for _, l := range s.lanes {
+			switch {
+			case !l.begun:
+			case l.joinedAt >= mark.sequence: // it knew the settings before its BEGIN, which nothing undoes
+				l.be.Settings = l.joined
+			default:
+				l.be.Settings = mark.settings
 			}
-			s.use(was)
+		}
+		if s.tx.local != mark.local || s.settings != mark.settings {
+			s.tx.local = mark.local
+			s.use(mark.settings)
 			s.announce()
 		}
 		s.complete("ROLLBACK")
@@ -374,6 +423,13 @@ func (s *Session) savepoint(t *router.Template, sql string) error {
 
 // everyLane runs a statement on all lanes of the transaction, its answers unseen.
 func (s *Session) everyLane(sql string) error {
+	for _, l := range s.lanes {
+		if l.begun {
+			if err := s.enter(l); err != nil {
+				return err
+			}
+		}
+	}
 	for _, l := range s.lanes {
 		if l.begun {
 			l.query(sql, queryHidden)

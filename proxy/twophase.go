@@ -55,6 +55,9 @@ func (s *Session) commitTwoPhase(ctx context.Context) error {
 			readers = append(readers, l)
 		case first == nil:
 			first = l
+		case l.shard == 0: // where NOTIFY runs, which PREPARE TRANSACTION does not take
+			others = append(others, first)
+			first = l
 		default:
 			others = append(others, l)
 		}
@@ -106,6 +109,9 @@ func (s *Session) prepareLanes(lanes []*lane, gid string) (prepared []*lane, err
 			return nil, e
 		}
 	}
+	if err := s.asLoginUser(lanes); err != nil {
+		return nil, err
+	}
 	for _, l := range lanes {
 		l.tag = ""
 		l.query("PREPARE TRANSACTION "+s.preparedName(l, gid), queryHidden)
@@ -134,6 +140,38 @@ func (s *Session) prepareLanes(lanes []*lane, gid string) (prepared []*lane, err
 	return prepared, err
 }
 
+// asLoginUser makes the transactions of the lanes the login user's own before they are prepared: what a role has
+// prepared, only that role may commit. Deferred constraints are checked first, under the role that wrote.
+func (s *Session) asLoginUser(lanes []*lane) error {
+	changed := slices.ContainsFunc(s.tx.log, func(e logged) bool { return e.sql != "" && mayChangeRole(e.sql) })
+	for _, name := range []string{"role", "session_authorization"} {
+		if v, ok := s.settings.Get(name); ok && v != "none" {
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	for _, sql := range []string{"SET CONSTRAINTS ALL IMMEDIATE", "RESET SESSION AUTHORIZATION", "RESET ROLE"} {
+		for _, l := range lanes {
+			l.query(sql, queryHidden)
+			if err := s.drain(l); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range lanes {
+		l.be.Settings = nil // they are set back when it is used again
+		l.joined = nil
+	}
+	return nil
+}
+
+func mayChangeRole(sql string) bool {
+	sql = strings.ToLower(sql)
+	return strings.Contains(sql, "role") || strings.Contains(sql, "authorization")
+}
+
 // decide commits on the first writer, with the record of the decision.
 func (s *Session) decide(l *lane, others []*lane, gid string) error {
 	if err := s.drain(l); err != nil {
@@ -145,6 +183,10 @@ func (s *Session) decide(l *lane, others []*lane, gid string) error {
 	}
 	l.query("INSERT INTO shardproxy.commits (gid, participants) VALUES ("+quote(gid)+", ARRAY["+strings.Join(names, ",")+"])", queryHidden)
 	if err := s.drain(l); err != nil {
+		var server *serverError
+		if errors.As(err, &server) && server.Code == wire.CodeUniqueViolation { // a tombstone
+			return wire.Errorf(wire.CodeSerializationFailure, "the transaction took too long to commit and was rolled back").WithHint("Try again.")
+		}
 		return err
 	}
 	return s.commitLane(l)

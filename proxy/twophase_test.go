@@ -188,7 +188,7 @@ func TestDeferredConstraintRefusesCommit(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (high): COMMIT answers COMMIT, but the others stay prepared, with their locks, for ever. PREPARE TRANSACTION under SET LOCAL
+// COMMIT answers COMMIT, but the others stay prepared, with their locks, for ever. PREPARE TRANSACTION under SET LOCAL
 // ROLE (PostgREST) belongs to that role; afterwards the login user may not finish it, nor may a service user that is no superuser.
 // Fix: twophase.go:prepareLanes sends "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL ROLE none; PREPARE TRANSACTION …" (as separate
 // Query messages); docs: the service user must be a superuser or the very user.
@@ -207,7 +207,7 @@ func TestTwoPhaseUnderLocalRole(t *testing.T) {
 	k.checkOutcome("C:COMMIT")
 }
 
-// BUG (medium): PostgreSQL does not PREPARE what has executed LISTEN or NOTIFY, which are on the first shard: such a transaction never
+// PostgreSQL does not PREPARE what has executed LISTEN or NOTIFY, which are on the first shard: such a transaction never
 // commits where another shard was written first. Fix: commitTwoPhase chooses for first (which is not prepared) the lane of shard 0
 // if it has notified or listened (a flag beside lane.wrote).
 func TestNotifyInWriteOverShards(t *testing.T) {
@@ -225,7 +225,7 @@ func TestNotifyInWriteOverShards(t *testing.T) {
 	k.checkOutcome(got)
 }
 
-// BUG (high): recovery.install (and reloadSchema) acquire a backend of the same pool (the service user is the first user by default)
+// recovery.install (and reloadSchema) acquire a backend of the same pool (the service user is the first user by default)
 // while the session holds its own. Where all backends are in transactions that commit over shards for the first time, all of them wait for
 // each other until 53300; under load from the start no commit ever installs the table. Fix: install at Start and when a shard's first
 // pool is made, before lanes are taken; or a pool (key) of its own for the service, outside size_max.
@@ -245,7 +245,7 @@ func TestManyFirstCommits(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (medium): simple looks at hasUnsynced, which a promoted (implicit) transaction does not count as: the lanes' answers are not
+// simple looks at hasUnsynced, which a promoted (implicit) transaction does not count as: the lanes' answers are not
 // drained, the transaction stays open behind ReadyForQuery 'I', holds its locks, and is rolled back when the client leaves.
 // Fix: simple.go:simple starts with drainAll, and ends with endImplicit (rollback after an error) when tx.open && tx.implicit.
 func TestPipelineWithoutSyncThenQuery(t *testing.T) {
@@ -258,7 +258,7 @@ func TestPipelineWithoutSyncThenQuery(t *testing.T) {
 	k.atRest()
 }
 
-// BUG (low): simple commits what a pipeline did before its query has run. PostgreSQL has one transaction. Fix: let the lanes
+// simple commits what a pipeline did before its query has run. PostgreSQL has one transaction. Fix: let the lanes
 // unsynced (a Query ends the implicit transaction on its shard), or promote.
 func TestPipelineWithoutSyncFailsWithItsQuery(t *testing.T) {
 	k := newKit(t)

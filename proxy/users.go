@@ -38,7 +38,7 @@ func (s *Server) QueryUsers(sql string, as *User, pooling PoolMode) Lookup {
 			return nil, false, err
 		}
 		defer pool.Release(c)
-		rows, err := c.Rows(sql, name)
+		rows, err := c.Rows(ctx, sql, name)
 		if err != nil {
 			return nil, false, fmt.Errorf("auth query: %w", err)
 		}

@@ -45,7 +45,7 @@ func (s *Session) watchLane(l *lane) error {
 		}
 		go func() {
 			_, err := l.be.Peek(5)
-			if err == nil { // wake the reader of the client
+			if !errors.Is(err, os.ErrDeadlineExceeded) { // wake the reader of the client
 				_ = s.client.Conn().SetReadDeadline(time.Unix(1, 0))
 			}
 			arrived <- news{err}

@@ -86,6 +86,9 @@ func NewStream(conn net.Conn) *Stream {
 // Conn is the connection below.
 func (s *Stream) Conn() net.Conn { return s.conn }
 
+// Partial says that the message that is being passed on has not been passed whole.
+func (s *Stream) Partial() bool { return s.rest > 0 }
+
 // Buffered is the number of bytes read from the connection and not yet taken.
 func (s *Stream) Buffered() int { return s.w - s.r }
 
