@@ -200,9 +200,3 @@ func (m *middleman) resume() {
 	}
 	m.mu.Unlock()
 }
-
-func (m *middleman) refuseAll(yes bool) {
-	m.mu.Lock()
-	m.refuse = yes
-	m.mu.Unlock()
-}

@@ -12,12 +12,15 @@ import (
 func closeS(name string) pgproto3.FrontendMessage {
 	return &pgproto3.Close{ObjectType: 'S', Name: name}
 }
+
 func closeP(name string) pgproto3.FrontendMessage {
 	return &pgproto3.Close{ObjectType: 'P', Name: name}
 }
+
 func describeS(name string) pgproto3.FrontendMessage {
 	return &pgproto3.Describe{ObjectType: 'S', Name: name}
 }
+
 func describeP(name string) pgproto3.FrontendMessage {
 	return &pgproto3.Describe{ObjectType: 'P', Name: name}
 }
@@ -112,8 +115,18 @@ func TestOddMessages(t *testing.T) {
 		typ  byte
 		body string
 	}{
-		{'B', "\x00"}, {'B', "\x00\x00\x00\x05"}, {'B', "no end"}, {'B', "\x00\x00\x00\x02\x00\x00\x00\x00\x00\x01"}, {'P', "no end"}, {'P', "\x00no end"}, {'P', "\x00SELECT 1\x00\x00\x09"},
-		{'D', ""}, {'D', "X\x00"}, {'C', "Z\x00"}, {'E', "\x00"}, {'E', "\x00\x00\x00\x00"},
+		{'B', "\x00"},
+		{'B', "\x00\x00\x00\x05"},
+		{'B', "no end"},
+		{'B', "\x00\x00\x00\x02\x00\x00\x00\x00\x00\x01"},
+		{'P', "no end"},
+		{'P', "\x00no end"},
+		{'P', "\x00SELECT 1\x00\x00\x09"},
+		{'D', ""},
+		{'D', "X\x00"},
+		{'C', "Z\x00"},
+		{'E', "\x00"},
+		{'E', "\x00\x00\x00\x00"},
 	} {
 		c.write(m.typ, m.body)
 		c.wantPipe("E:08P01 Z:I", syncM)

@@ -212,7 +212,7 @@ func TestStatementNeedsItsRole(t *testing.T) {
 		t.Logf("shard %d: %s", i, got)
 	}
 	got := k.rowsOf("true")
-	got[c.home(k)] = 0 // here the role was set before it was dropped
+	got[c.home()] = 0 // here the role was set before it was dropped
 	if got != [3]int{} {
 		t.Errorf("statements ran without the session's role: rows %v", got)
 	}
@@ -329,4 +329,4 @@ func TestSetOwnInTransactionReadsTheRightLane(t *testing.T) {
 }
 
 // home is the shard that a session asks by default.
-func (c *client) home(k *kit) int { return int(c.pid) % kitShards }
+func (c *client) home() int { return int(c.pid) % kitShards }

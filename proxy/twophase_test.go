@@ -108,10 +108,14 @@ func TestTwoPhaseFailures(t *testing.T) {
 		text  string
 		act   harm
 	}{
-		{1, "PREPARE TRANSACTION", cutBefore}, {1, "PREPARE TRANSACTION", cutAfter},
-		{0, "shardproxy.commits", cutBefore}, {0, "shardproxy.commits", cutAfter},
-		{0, "COMMIT", cutBefore}, {0, "COMMIT", cutAfter},
-		{2, "COMMIT PREPARED", cutBefore}, {2, "COMMIT PREPARED", cutAfter},
+		{1, "PREPARE TRANSACTION", cutBefore},
+		{1, "PREPARE TRANSACTION", cutAfter},
+		{0, "shardproxy.commits", cutBefore},
+		{0, "shardproxy.commits", cutAfter},
+		{0, "COMMIT", cutBefore},
+		{0, "COMMIT", cutAfter},
+		{2, "COMMIT PREPARED", cutBefore},
+		{2, "COMMIT PREPARED", cutAfter},
 	}
 	type open struct{ where, answer string }
 	var answers []open
