@@ -41,6 +41,9 @@ func (c *Console) showClients() [][]any {
 	return rows
 }
 
+// serviceName is the application_name of a connection that works for the proxy itself; it does not count in the pools.
+const serviceName = "service"
+
 func (c *Console) showServers() [][]any {
 	at := placesOf(c.src.Snapshot())
 	list := c.src.Backends()
@@ -57,9 +60,13 @@ func (c *Console) showServers() [][]any {
 		if s.Active {
 			state = "active"
 		}
+		var name any
+		if s.Service {
+			name = serviceName
+		}
 		rows = append(rows, []any{
 			"S", s.Key.User, s.Key.Database, state, host, port, nil, nil, timeText(s.Born), nil,
-			nil, nil, none, nil, "", int64(s.PID), tlsText(s.TLS), nil, orNull(at.of(s.Key).shard), s.Key.Address,
+			nil, nil, none, nil, "", int64(s.PID), tlsText(s.TLS), name, orNull(at.of(s.Key).shard), s.Key.Address,
 		})
 	}
 	return rows

@@ -274,6 +274,8 @@ type ConnInfo struct {
 	Active bool   // in a session's hands
 	Born   time.Time
 	TLS    bool
+
+	Service bool // of the proxy's own work: see proxy.Server.Backends
 }
 
 // Conns lists the pool's connections.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"math/bits"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,20 +128,26 @@ func (s *Server) Clients() []ClientInfo {
 	return list
 }
 
-// Pools gives the state of every pool.
+// Pools gives the state of every pool of sessions.
 func (s *Server) Pools() []backend.Stats {
 	var list []backend.Stats
-	for _, p := range slices.Concat(s.pools.All(), s.service.All()) {
+	for _, p := range s.pools.All() {
 		list = append(list, p.Stats())
 	}
 	return list
 }
 
-// Backends lists the connections of every pool.
+// Backends lists the connections of every pool, and those of the proxy's own work.
 func (s *Server) Backends() []backend.ConnInfo {
 	var list []backend.ConnInfo
-	for _, p := range slices.Concat(s.pools.All(), s.service.All()) {
+	for _, p := range s.pools.All() {
 		list = append(list, p.Conns()...)
+	}
+	for _, p := range s.service.All() {
+		for _, c := range p.Conns() {
+			c.Service = true
+			list = append(list, c)
+		}
 	}
 	return list
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sort"
 	"strconv"
+	"strings"
 )
 
 // Role of a node as configured. (What it really is, is asked of the node.)
@@ -34,27 +36,56 @@ type Node struct {
 // Address of the node in the form host:port, with an IPv6 address in brackets.
 func (n Node) Address() string { return net.JoinHostPort(n.Host, strconv.Itoa(n.Port)) }
 
-// Shard is one primary with its replicas.
+// ShardState says whether a shard is to be given key ranges.
+type ShardState uint8
+
+const (
+	ShardActive   ShardState = iota
+	ShardDraining            // keeps what it owns until that is moved away, and is given nothing more
+)
+
+func (s ShardState) String() string {
+	if s == ShardDraining {
+		return "draining"
+	}
+	return "active"
+}
+
+// Shard is one primary with its replicas. Its name is its identity; a ShardID is its place in one snapshot.
 type Shard struct {
 	Name  string
 	Nodes []Node // the primary first
+	State ShardState
 }
 
+// Limits of a snapshot. They bound what a peer, a file or the catalog can make us hold: some 300 MB at most.
+const (
+	ShardsMax = 1 << 18
+	NodesMax  = 16 // of one shard
+	RangesMax = 1 << 20
+	RulesMax  = 1 << 16 // tables named by the rules
+)
+
 // Snapshot is the whole topology at one epoch. Immutable: every session plans with the one it loaded.
+// Whatever holds a ShardID belongs to one snapshot: the next may give the same number to another shard.
 type Snapshot struct {
-	Epoch  Epoch
-	Shards []Shard
-	Schema *Schema
+	Cluster string // the cluster's name; "" where there is only a configuration file
+	Epoch   Epoch
+	Shards  []Shard
+	Rules   KeyRules // what the tables are to be placed by; see SchemaFits
+	Schema  *Schema
 
 	ranges []KeyRange
 	starts []KeyHash // ranges[i].Start, packed for the search
 	owners []ShardID
 	radix  []uint32 // the range of each top-bits cell's first hash
 	shift  uint
+	names  []ShardID // the shards in the order of their names
+	sum    uint64    // see Checksum
 }
 
 // NewSnapshot checks that the ranges are sorted, cover the ring without overlap, and name known shards.
-// It keeps copies of both lists.
+// It keeps copies of both lists. Names and nodes are not looked at: New does.
 func NewSnapshot(epoch Epoch, shards []Shard, ranges []KeyRange, schema *Schema) (*Snapshot, error) {
 	if len(shards) == 0 || len(ranges) == 0 {
 		return nil, errors.New("topology: a snapshot needs at least one shard and one range")
@@ -62,35 +93,52 @@ func NewSnapshot(epoch Epoch, shards []Shard, ranges []KeyRange, schema *Schema)
 	if schema == nil {
 		schema = &Schema{}
 	}
-	s := &Snapshot{
-		Epoch: epoch, Shards: slices.Clone(shards), Schema: schema, ranges: slices.Clone(ranges),
-		starts: make([]KeyHash, 0, len(ranges)), owners: make([]ShardID, 0, len(ranges)),
+	s := &Snapshot{Epoch: epoch, Shards: slices.Clone(shards), Rules: schema.Rules, Schema: schema, ranges: slices.Clone(ranges)}
+	if err := s.index(); err != nil {
+		return nil, fmt.Errorf("topology: %w", err)
 	}
-	next := KeyHash(0)
-	for i, r := range s.ranges {
-		if r.Start != next || (i > 0 && r.Start == 0) {
-			return nil, fmt.Errorf("topology: range %d %v does not start at %016x, where the one before it ends", i, r, uint64(next))
-		}
-		if r.End <= r.Start && (r.End != 0 || i != len(ranges)-1) {
-			return nil, fmt.Errorf("topology: range %d %v is empty or ends the ring too early", i, r)
-		}
-		if r.Shard < 0 || int(r.Shard) >= len(shards) {
-			return nil, fmt.Errorf("topology: range %d %v names unknown shard %d", i, r, r.Shard)
-		}
-		next = r.End
-		s.starts = append(s.starts, r.Start)
-		s.owners = append(s.owners, r.Shard)
-	}
-	if next != 0 {
-		return nil, fmt.Errorf("topology: the last range ends at %016x, not at the end of the ring", uint64(next))
-	}
-	s.index()
+	s.names = sortedNames(s.Shards)
+	s.sum = s.wholeSum()
 	return s, nil
 }
 
-// index cuts the ring into at least as many cells as there are ranges, so that Owner searches
+// sortedNames gives the shards in the order of their names.
+func sortedNames(shards []Shard) []ShardID {
+	names := make([]ShardID, len(shards))
+	for i := range names {
+		names[i] = ShardID(i)
+	}
+	slices.SortFunc(names, func(a, b ShardID) int { return strings.Compare(shards[a].Name, shards[b].Name) })
+	return names
+}
+
+// index checks the ranges and makes all that Owner needs from them.
+func (s *Snapshot) index() error {
+	s.starts, s.owners = make([]KeyHash, len(s.ranges)), make([]ShardID, len(s.ranges))
+	next := KeyHash(0)
+	for i, r := range s.ranges {
+		if r.Start != next || (i > 0 && r.Start == 0) {
+			return fmt.Errorf("range %d %v does not start at %016x, where the one before it ends", i, r, uint64(next))
+		}
+		if r.End <= r.Start && (r.End != 0 || i != len(s.ranges)-1) {
+			return fmt.Errorf("range %d %v is empty or ends the ring too early", i, r)
+		}
+		if r.Shard < 0 || int(r.Shard) >= len(s.Shards) {
+			return fmt.Errorf("range %d %v names unknown shard %d", i, r, r.Shard)
+		}
+		next = r.End
+		s.starts[i], s.owners[i] = r.Start, r.Shard
+	}
+	if next != 0 {
+		return fmt.Errorf("the last range ends at %016x, not at the end of the ring", uint64(next))
+	}
+	s.cells()
+	return nil
+}
+
+// cells cuts the ring into at least as many cells as there are ranges, so that Owner searches
 // only the few ranges that meet in one cell.
-func (s *Snapshot) index() {
+func (s *Snapshot) cells() {
 	bits := uint(1)
 	for 1<<bits < len(s.starts) {
 		bits++
@@ -132,3 +180,25 @@ func (s *Snapshot) WithSchema(schema *Schema) *Snapshot {
 	c.Schema = schema
 	return &c
 }
+
+// ShardByName finds a shard in log(n) steps.
+func (s *Snapshot) ShardByName(name string) (ShardID, bool) {
+	i, found := s.findName(name)
+	if !found {
+		return -1, false
+	}
+	return s.names[i], true
+}
+
+// findName gives the place in names where name is, or would be.
+func (s *Snapshot) findName(name string) (int, bool) {
+	return sort.Find(len(s.names), func(i int) int { return strings.Compare(name, s.Shards[s.names[i]].Name) })
+}
+
+// Checksum stands for the whole content but the epoch and the schema: cluster, shards, nodes, ranges and rules. Two
+// proxies with the same epoch and checksum route alike. It does not depend on the numbers of the shards.
+func (s *Snapshot) Checksum() uint64 { return s.sum }
+
+// SchemaFits says that the tables of the schema were placed by the rules of the snapshot. Where it is
+// false, because a change set other rules, the schema must be loaded again.
+func (s *Snapshot) SchemaFits() bool { return sameRules(&s.Rules, &s.Schema.Rules) }

@@ -127,7 +127,7 @@ shard = "s2"
 func TestServiceUser(t *testing.T) {
 	t.Parallel()
 	p := start(t, "[cluster]\nname = \"shop-eu\"\ndatabase = \"store\"\nservice_user = \"service\"\nservice_password = \"service\"\n")
-	if got := servers(t, connect(t, p.dsn("admin", "dbname=shardproxy"))); len(got["s1"]) != 1 {
+	if got := serversOf(t, connect(t, p.dsn("admin", "dbname=shardproxy")), true); len(got["s1"]) != 1 {
 		t.Errorf("%v, want the connection that has read the schema", got)
 	} else if role := onServer(t, "postgres", "SELECT usename FROM pg_stat_activity WHERE pid = "+got["s1"][0]); role != "service" {
 		t.Errorf("the schema was read by %q", role)

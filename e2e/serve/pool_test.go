@@ -14,6 +14,12 @@ const whoAmI = "SELECT pg_backend_pid()"
 // servers gives the process numbers of SHOW SERVERS, by shard.
 func servers(t *testing.T, console *client) map[string][]string {
 	t.Helper()
+	return serversOf(t, console, false)
+}
+
+// serversOf is servers, or the connections of the proxy's own work.
+func serversOf(t *testing.T, console *client, service bool) map[string][]string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	results, err := console.Exec(ctx, "SHOW SERVERS").ReadAll()
@@ -26,6 +32,9 @@ func servers(t *testing.T, console *client) map[string][]string {
 	}
 	found := map[string][]string{}
 	for _, row := range results[0].Rows {
+		if (string(row[column["application_name"]]) == "service") != service {
+			continue
+		}
 		shard := string(row[column["shard"]])
 		found[shard] = append(found[shard], string(row[column["remote_pid"]]))
 	}

@@ -1,0 +1,170 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Commit applies a change to base, which must be the newest snapshot, and stores the result in one transaction. Where the catalog
+// is at another epoch nothing is done, and the error is ErrConflict.
+//
+// If the connection breaks while the transaction ends, Commit asks the catalog what came of it. Only when that fails too the
+// error is ErrOutcomeUnknown.
+func (c *Catalog) Commit(ctx context.Context, base *Snapshot, change Change, who Actor) (*Snapshot, error) {
+	next, err := base.Apply(change)
+	if err != nil {
+		return nil, err
+	}
+	ended := false // the transaction was about to
+	err = c.transact(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := store(ctx, tx, base, next, change, who); err != nil {
+			return err
+		}
+		ended = true
+		return nil
+	})
+	if err != nil && ended && !refusedByServer(err) {
+		err = c.resolve(ctx, next, who, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", change, err)
+	}
+	return next, nil
+}
+
+// ErrOutcomeUnknown says that a change was made or not: the topology must be loaded to see.
+var ErrOutcomeUnknown = errors.New("the catalog could not be asked whether the change was made")
+
+// resolve finds out whether a transaction of ours was committed that ended with err.
+func (c *Catalog) resolve(ctx context.Context, next *Snapshot, who Actor, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), catalogConnectTimeout)
+	defer cancel()
+	made := false
+	failed := c.transact(ctx, readOnly, func(tx pgx.Tx) error {
+		const query = "SELECT EXISTS (SELECT FROM shardproxy.changes WHERE epoch = $1 AND checksum = $2 AND actor = $3 AND origin = $4)"
+		return tx.QueryRow(ctx, query, int64(next.Epoch), int64(next.sum), who.User, who.From).Scan(&made)
+	})
+	switch {
+	case failed != nil:
+		return fmt.Errorf("%w: %w: %w", ErrOutcomeUnknown, err, failed)
+	case made:
+		return nil
+	}
+	return err
+}
+
+// store writes what differs between base and next. The first statement locks the head of the catalog, so that changes
+// come one after the other, and finds no row where another one was first.
+func store(ctx context.Context, tx pgx.Tx, base, next *Snapshot, change Change, who Actor) error {
+	head, err := readHead(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if head.cluster != base.Cluster {
+		return ErrExists{head.cluster}
+	}
+	const cas = `UPDATE shardproxy.meta SET epoch = $1, checksum = $2, key_columns = $3, refuse_unlisted = $4 WHERE epoch = $5 AND checksum = $6`
+	tag, err := tx.Exec(ctx, cas, int64(next.Epoch), int64(next.sum), notNil(next.Rules.Columns), next.Rules.RefuseUnlisted, int64(base.Epoch), int64(base.sum))
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() == 0 {
+		if head, err = readHead(ctx, tx); err != nil {
+			return err
+		}
+		if head.epoch == base.Epoch {
+			return fmt.Errorf("the catalog and this proxy disagree on epoch %d (checksums %016x and %016x): load the topology again", base.Epoch, head.checksum, base.sum)
+		}
+		return ErrConflict{Have: head.epoch, Want: base.Epoch}
+	}
+	d := difference(base, next)
+	if err := d.store(ctx, tx, next); err != nil {
+		return err
+	}
+	if err := logChange(ctx, tx, next, next.Delta(change).Encode(), change.String(), who); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE") // fail here, not in the COMMIT
+	return err
+}
+
+// Epoch asks for the newest epoch.
+func (c *Catalog) Epoch(ctx context.Context) (epoch Epoch, err error) {
+	err = c.transact(ctx, readOnly, func(tx pgx.Tx) error {
+		head, err := readHead(ctx, tx)
+		epoch = head.epoch
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("asking the catalog for its epoch: %w", err)
+	}
+	return epoch, nil
+}
+
+const (
+	epochChannel = "shardproxy_epoch"
+	// watchIdle is how long silence is believed: a connection that a firewall dropped tells nothing.
+	watchIdle     = 15 * time.Second
+	watchPause    = 100 * time.Millisecond // after a failure, doubled up to watchPauseMax
+	watchPauseMax = 5 * time.Second
+)
+
+// Watch calls news with the epoch of the catalog, first at once and then whenever it changed, until ctx ends. While the
+// catalog cannot be reached, each attempt gives an error with the last epoch known; the next call without one says that it is
+// there again. The epoch can go back if the catalog was restored from a backup.
+func (c *Catalog) Watch(ctx context.Context, news func(Epoch, error)) error {
+	last, pause := Epoch(0), watchPause
+	for {
+		err := c.watch(ctx, func(e Epoch) {
+			last, pause = e, watchPause
+			news(e, nil)
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		news(last, fmt.Errorf("watching the catalog: %w", err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, watchPauseMax)
+	}
+}
+
+// watch uses one connection until it breaks.
+func (c *Catalog) watch(ctx context.Context, news func(Epoch)) error {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(ctx, conn)
+	if _, err := conn.Exec(ctx, "LISTEN "+epochChannel); err != nil {
+		return err
+	}
+	told := Epoch(0)
+	for {
+		var epoch int64
+		query, cancel := context.WithTimeout(ctx, catalogConnectTimeout)
+		err := conn.QueryRow(query, "SELECT epoch FROM shardproxy.meta").Scan(&epoch)
+		cancel()
+		if err != nil {
+			return err
+		}
+		if e := Epoch(epoch); e != told {
+			told = e
+			news(e)
+		}
+		idle, cancel := context.WithTimeout(ctx, watchIdle)
+		_, err = conn.WaitForNotification(idle)
+		quiet := idle.Err() != nil && ctx.Err() == nil && !conn.IsClosed()
+		cancel()
+		if err != nil && !quiet {
+			return err
+		}
+	}
+}
