@@ -12,6 +12,7 @@ type token struct {
 	text string // a bare word in lower case, a quoted one without its quotes
 	bare bool   // not quoted: may be a keyword
 	at   int    // byte offset in the text that was sent
+	end  int    // byte offset behind it
 }
 
 // is says whether t is this keyword or character.
@@ -77,6 +78,7 @@ func parse(sql string) ([]command, *wire.Error) {
 		case t.is(";"):
 			end()
 		case next > i && (t.text != "" || !t.bare):
+			t.end = next
 			tokens = append(tokens, t)
 		}
 		i = next

@@ -14,6 +14,7 @@ import (
 
 	"shardproxy/backend"
 	"shardproxy/proxy"
+	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
@@ -45,7 +46,9 @@ type Config struct {
 	Limits                 backend.Limits // of the pools
 	Users                  map[string]*proxy.User
 	AdminUsers, StatsUsers []string
-	MaxSessions            int // of the console at a time; 0: 100
+	MaxSessions            int                    // of the console at a time; 0: 100
+	Operator               Operator               // changes the topology; nil: it comes from the configuration file and cannot be changed
+	Peers                  func() []topology.Peer // the other proxies; nil: there is no gossip
 	Log                    *slog.Logger
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -18,7 +19,7 @@ type portal struct {
 }
 
 // extended answers a message of the extended protocol. An error means that the client broke the protocol.
-func (s *session) extended(typ byte, body []byte) error {
+func (s *session) extended(ctx context.Context, typ byte, body []byte) error {
 	switch typ {
 	case 'S':
 		s.skip = false
@@ -43,7 +44,7 @@ func (s *session) extended(typ byte, body []byte) error {
 	case 'D':
 		refusal, err = s.describe(body)
 	case 'E':
-		refusal, err = s.executePortal(body)
+		refusal, err = s.executePortal(ctx, body)
 	case 'C':
 		err = s.close(body)
 	}
@@ -196,7 +197,7 @@ func (s *session) close(body []byte) error {
 	return nil
 }
 
-func (s *session) executePortal(body []byte) (*wire.Error, error) {
+func (s *session) executePortal(ctx context.Context, body []byte) (*wire.Error, error) {
 	name, rest, err := wire.String(body)
 	if err != nil || len(rest) != 4 {
 		return nil, fmt.Errorf("%w: Execute", wire.ErrMalformed)
@@ -208,18 +209,20 @@ func (s *session) executePortal(body []byte) (*wire.Error, error) {
 	if refusal := s.mayRun(p.statement); refusal != nil {
 		return refusal, nil
 	}
-	return s.execute(p, int(int32(binary.BigEndian.Uint32(rest)))), nil
+	return s.execute(ctx, p, int(int32(binary.BigEndian.Uint32(rest)))), nil
 }
 
 // execute runs a portal and answers with up to limit rows; all of them where limit is not positive.
-func (s *session) execute(p *portal, limit int) *wire.Error {
+func (s *session) execute(ctx context.Context, p *portal, limit int) (err *wire.Error) {
 	st := p.statement
 	again := p.started
 	p.started = true
 	switch {
 	case st.fields != nil:
 		if !again {
-			p.rows = st.rows()
+			if p.rows, err = st.rows(ctx, s); err != nil {
+				return err
+			}
 		}
 		s.sendRows(p, limit)
 		return nil

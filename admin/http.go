@@ -32,6 +32,7 @@ type HTTPConfig struct {
 	Metrics prometheus.Gatherer
 	// NotReady gives the reasons why no new client should be sent here: starting, draining. None means ready.
 	NotReady func() []string
+	Notes    func() []string // said by /readyz besides; may be nil
 	Log      *slog.Logger
 }
 
@@ -99,7 +100,11 @@ func (h *HTTP) ready(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusServiceUnavailable, strings.Join(reasons, "\n"))
 		return
 	}
-	answer(w, http.StatusOK, "ready")
+	text := "ready"
+	if h.cfg.Notes != nil {
+		text = strings.Join(append([]string{text}, h.cfg.Notes()...), "\n")
+	}
+	answer(w, http.StatusOK, text)
 }
 
 func answer(w http.ResponseWriter, status int, text string) {

@@ -58,7 +58,11 @@ func newFixed(t testing.TB) *fixed {
 	t.Helper()
 	name := func(n string) topology.TableName { return topology.TableName{Schema: "public", Name: n} }
 	id := []topology.Column{{Name: "id", Type: 20}, {Name: "user_id", Type: 2950}}
-	schema := &topology.Schema{Tables: map[topology.TableName]*topology.Table{}}
+	schema := &topology.Schema{Tables: map[topology.TableName]*topology.Table{}, Rules: topology.KeyRules{
+		Explicit:  map[topology.TableName]string{name("events"): "user_id", {Schema: "billing", Name: "paid"}: "account"},
+		Reference: map[topology.TableName]bool{name("countries"): true},
+		Columns:   []string{"user_id", "creator_user_id"}, Named: map[topology.TableName]string{{Name: "users"}: "id"},
+	}}
 	for _, table := range []*topology.Table{
 		{TableName: name("users"), Kind: topology.Sharded, KeyType: topology.KeyInt, Key: 0, Columns: id},
 		{TableName: name("events"), Kind: topology.Sharded, KeyType: topology.KeyUUID, Key: 1, Columns: id},
@@ -129,12 +133,17 @@ type console struct {
 
 func startConsole(t testing.TB, cfg Config) *console {
 	t.Helper()
+	return startConsoleOf(t, cfg, newFixed(t))
+}
+
+func startConsoleOf(t testing.TB, cfg Config, src Source) *console {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &console{Console: NewConsole(cfg, newFixed(t)), address: listener.Addr().String(), stop: stop}
+	c := &console{Console: NewConsole(cfg, src), address: listener.Addr().String(), stop: stop}
 	from := proxy.Counters{}
 	c.rates.Store(ratesOf(from, c.src.Counters(), 2*time.Second))
 	done := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -79,7 +80,7 @@ func (s *session) run(ctx context.Context) error {
 		if message[0] == 'X' {
 			return nil
 		}
-		if err := s.handle(message[0], message[5:]); err != nil {
+		if err := s.handle(ctx, message[0], message[5:]); err != nil {
 			return s.violation(err)
 		}
 		if err := s.client.Err(); err != nil {
@@ -111,7 +112,7 @@ func (s *session) ready() error {
 }
 
 // handle answers one message. An error means that the client broke the protocol.
-func (s *session) handle(typ byte, body []byte) error {
+func (s *session) handle(ctx context.Context, typ byte, body []byte) error {
 	switch typ {
 	case 'Q':
 		text, err := wire.QueryText(body)
@@ -119,10 +120,10 @@ func (s *session) handle(typ byte, body []byte) error {
 			return err
 		}
 		s.skip = false
-		s.query(text)
+		s.query(ctx, strings.Clone(text)) // a change keeps names out of it
 		return s.ready()
 	case 'P', 'B', 'D', 'E', 'C', 'H', 'S':
-		return s.extended(typ, body)
+		return s.extended(ctx, typ, body)
 	case 'F':
 		s.fail(wire.Errorf(wire.CodeFeatureNotSupported, "the console has no functions"))
 		return s.ready()
@@ -133,7 +134,7 @@ func (s *session) handle(typ byte, body []byte) error {
 }
 
 // query runs the commands of a simple query up to the first that fails.
-func (s *session) query(text string) {
+func (s *session) query(ctx context.Context, text string) {
 	delete(s.prepared, "")
 	delete(s.portals, "")
 	commands, err := parse(text)
@@ -151,7 +152,7 @@ func (s *session) query(text string) {
 			s.write(wire.AppendRowDescription(nil, st.fields))
 		}
 		if err == nil {
-			err = s.execute(&portal{statement: st}, 0)
+			err = s.execute(ctx, &portal{statement: st}, 0)
 		}
 		if err != nil {
 			s.fail(err)
@@ -169,10 +170,14 @@ func (s *session) understand(c command) (*statement, *wire.Error) {
 	return st, err
 }
 
-// mayRun refuses all but the end of a failed transaction.
+// mayRun refuses all but the end of a failed transaction, and in any transaction what cannot be rolled back.
 func (s *session) mayRun(st *statement) *wire.Error {
 	if s.status == 'E' && !st.exits {
 		return wire.Errorf(wire.CodeFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
+	}
+	if s.status == 'T' && st.alone {
+		return wire.Errorf(wire.CodeActiveTransaction, "%s cannot run inside a transaction block", st.tag).
+			WithHint("It takes effect at once and ROLLBACK would not undo it. Let your driver commit by itself (autocommit).")
 	}
 	return nil
 }

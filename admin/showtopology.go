@@ -34,7 +34,7 @@ func (c *Console) showShards() [][]any {
 				replicas++
 			}
 		}
-		rows = append(rows, []any{s.Name, primary, replicas, ranges[i], fmt.Sprintf("%.2f", 100*share[i]/math.Exp2(64))})
+		rows = append(rows, []any{s.Name, primary, replicas, ranges[i], fmt.Sprintf("%.2f", 100*share[i]/math.Exp2(64)), s.State.String()})
 	}
 	return rows
 }
@@ -64,20 +64,20 @@ func (c *Console) showRanges() [][]any {
 	snap := c.src.Snapshot()
 	rows := make([][]any, 0, len(snap.Ranges()))
 	for _, r := range snap.Ranges() {
-		row := []any{hex(r.Start), nil, r.Start.Signed(), nil, snap.Shards[r.Shard].Name}
+		row := []any{hashText(r.Start), nil, r.Start.Signed(), nil, snap.Shards[r.Shard].Name}
 		if r.End != 0 {
-			row[1], row[3] = hex(r.End), r.End.Signed()
+			row[1], row[3] = hashText(r.End), r.End.Signed()
 		}
 		rows = append(rows, row)
 	}
 	return rows
 }
 
-func hex(h topology.KeyHash) string { return fmt.Sprintf("%016x", uint64(h)) }
+func hashText(h topology.KeyHash) string { return fmt.Sprintf("%016x", uint64(h)) }
 
 func (c *Console) showTables() [][]any {
 	tables := slices.SortedFunc(maps.Values(c.src.Snapshot().Schema.Tables), func(a, b *topology.Table) int {
-		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Name, b.Name))
+		return compareNames(a.TableName, b.TableName)
 	})
 	var rows [][]any
 	for _, t := range tables {
@@ -90,4 +90,61 @@ func (c *Console) showTables() [][]any {
 	return rows
 }
 
-func (c *Console) showEpoch() [][]any { return [][]any{{int64(c.src.Snapshot().Epoch)}} }
+func (c *Console) showEpoch() [][]any {
+	snap := c.src.Snapshot()
+	return [][]any{{int64(snap.Epoch), orNull(snap.Cluster), checksum(snap.Checksum())}}
+}
+
+func checksum(sum uint64) string { return fmt.Sprintf("%016x", sum) }
+
+// showRules lists the rules in the order in which they are tried.
+func (c *Console) showRules() [][]any {
+	rules := c.src.Snapshot().Rules
+	var rows [][]any
+	byTable := func(rule string, columns map[topology.TableName]string) {
+		for _, t := range slices.SortedFunc(maps.Keys(columns), compareNames) {
+			name := t.String()
+			if t.Schema == "" {
+				name = t.Name // in any schema
+			}
+			rows = append(rows, []any{rule, name, orNull(columns[t])})
+		}
+	}
+	byTable("sharded", rules.Explicit)
+	reference := make(map[topology.TableName]string, len(rules.Reference))
+	for t := range rules.Reference {
+		reference[t] = ""
+	}
+	byTable("reference", reference)
+	for _, column := range rules.Columns {
+		rows = append(rows, []any{"any table with the column", nil, column})
+	}
+	byTable("if it has the column", rules.Named)
+	rest := "all others are reference tables"
+	if rules.RefuseUnlisted {
+		rest = "all others are refused"
+	}
+	return append(rows, []any{rest, nil, nil})
+}
+
+func compareNames(a, b topology.TableName) int {
+	return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Name, b.Name))
+}
+
+func (c *Console) showPeers() [][]any {
+	if c.cfg.Peers == nil {
+		return nil
+	}
+	var rows [][]any
+	for _, p := range c.cfg.Peers() {
+		row := []any{p.Name, p.Addr, p.Status.String(), nil, nil, timeText(p.LastHeard), nil}
+		if p.Map.Epoch != 0 {
+			row[3], row[4] = int64(p.Map.Epoch), checksum(p.Map.Checksum)
+		}
+		if p.RTT != 0 {
+			row[6] = p.RTT.Microseconds()
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"strings"
 
 	"shardproxy/wire"
@@ -10,9 +11,10 @@ import (
 type statement struct {
 	tag    string
 	fields []wire.Field
-	rows   func() [][]any
+	rows   reply
 	act    func(s *session) outcome // nil, with no fields: the statement is empty
 	exits  bool                     // may run in a failed transaction
+	alone  bool                     // may not run in a transaction block
 }
 
 // outcome is how a statement without rows ended.
@@ -27,19 +29,34 @@ func (s *session) resolve(c command) (*statement, *wire.Error) {
 	words := c.words()
 	for i := range s.console.verbs {
 		v := &s.console.verbs[i]
-		if !strings.EqualFold(v.name, words) {
+		n, ok := v.match(c.tokens)
+		if !ok {
 			continue
 		}
 		if s.role < v.role {
 			return nil, wire.Errorf(wire.CodeInsufficientPrivilege, "permission denied for %s", v.name).
 				WithHint("It needs the role %v; user \"%s\" has %v.", v.role, s.user, s.role)
 		}
-		return &statement{tag: strings.Fields(v.name)[0], fields: v.fields, rows: func() [][]any { return v.rows(s.console) }}, nil
+		return s.statement(v, newArguments(v, c, n, s.console.cfg.Database))
 	}
 	if st := s.driverStatement(c, words); st != nil {
 		return st, nil
 	}
 	return nil, c.unknown()
+}
+
+// statement is a verb with its arguments.
+func (s *session) statement(v *verb, a *arguments) (*statement, *wire.Error) {
+	if v.read == nil {
+		return &statement{tag: "SHOW", fields: v.fields, rows: func(_ context.Context, s *session) ([][]any, *wire.Error) {
+			return v.rows(s.console), nil
+		}}, nil
+	}
+	rows, err := v.read(a)
+	if err != nil {
+		return nil, err
+	}
+	return &statement{tag: v.name, fields: v.fields, rows: rows, alone: v.alone}, nil
 }
 
 // driverStatement is what drivers send on their own: transactions, settings, and questions about the server.
@@ -92,7 +109,7 @@ func (s *session) showParameter(name string) *statement {
 	}
 	for _, p := range s.console.parameters() {
 		if strings.EqualFold(p.name, name) {
-			return oneText("SHOW", p.name, p.value)
+			return oneValue("SHOW", p.name, p.value)
 		}
 	}
 	return nil
@@ -102,21 +119,23 @@ func (s *session) showParameter(name string) *statement {
 func (s *session) selectConstant(expression string) *statement {
 	switch expression {
 	case "1":
-		return &statement{tag: "SELECT 1", fields: fields("?column?#"), rows: func() [][]any { return [][]any{{int64(1)}} }}
+		return oneValue("SELECT 1", "?column?#", int64(1))
 	case "version()":
-		return oneText("SELECT 1", "version", "PostgreSQL "+s.console.serverVersion())
+		return oneValue("SELECT 1", "version", "PostgreSQL "+s.console.serverVersion())
 	case "current_database()":
-		return oneText("SELECT 1", "current_database", database)
+		return oneValue("SELECT 1", "current_database", database)
 	case "current_user", "session_user", "user":
-		return oneText("SELECT 1", expression, s.user)
+		return oneValue("SELECT 1", expression, s.user)
 	case "current_schema", "current_schema()":
-		return &statement{tag: "SELECT 1", fields: fields("current_schema"), rows: func() [][]any { return [][]any{{nil}} }}
+		return oneValue("SELECT 1", "current_schema", nil)
 	}
 	return nil
 }
 
-func oneText(tag, name, value string) *statement {
-	return &statement{tag: tag, fields: fields(name), rows: func() [][]any { return [][]any{{value}} }}
+func oneValue(tag, column string, value any) *statement {
+	return &statement{tag: tag, fields: fields(column), rows: func(context.Context, *session) ([][]any, *wire.Error) {
+		return [][]any{{value}}, nil
+	}}
 }
 
 // deallocate is DEALLOCATE [PREPARE] { name | ALL }, nil if it is something else.

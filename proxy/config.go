@@ -47,10 +47,10 @@ type Config struct {
 	Cluster  string // names prepared transactions
 	Database string // the one database that clients see
 
-	Shards  []topology.Shard
-	Ranges  []topology.KeyRange
-	Rules   topology.KeyRules
-	Service *User // reads the schema and recovers transactions
+	SchemaChanged func() // is told of changes made here; may be nil
+
+	Topology *topology.Snapshot // to begin with, without a schema: see Server.Publish
+	Service  *User              // reads the schema and recovers transactions
 
 	Accept             wire.AcceptConfig
 	Auth               wire.AuthConfig

@@ -103,7 +103,7 @@ func newKit(t *testing.T, change ...func(*Config)) *kit {
 	}
 	app := &User{Name: "app", ServerUser: k.super}
 	cfg := Config{
-		Cluster: "kit", Database: "app", Shards: snapShards, Ranges: topology.EqualRanges(kitShards), Rules: topology.DefaultKeyRules(),
+		Cluster: "kit", Database: "app", Topology: kitTopology(t, snapShards),
 		Service: app, Access: wire.Rules{rule}, MaxClients: 1000, MaxUnauthenticated: 1000,
 		Users: map[string]*User{
 			"app": app, "plain": {Name: "plain", ServerUser: "plain"},
@@ -274,4 +274,16 @@ func waitFor2(t *testing.T, what string, cond func() bool) {
 			t.Fatalf("waited in vain: %s", what)
 		}
 	}
+}
+
+// kitTopology is the map of the kit: equal ranges in the order of the shards.
+func kitTopology(t testing.TB, shards []topology.Shard) *topology.Snapshot {
+	t.Helper()
+	s, err := topology.New(topology.Content{
+		Cluster: "kit", Epoch: 1, Shards: shards, Ranges: topology.EqualRanges(len(shards)), Rules: topology.DefaultKeyRules(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -21,10 +21,9 @@ type recovery struct {
 }
 
 // install makes the table of decisions on a shard, once in the life of the process.
-func (r *recovery) install(ctx context.Context, s *Server, shard topology.ShardID) error {
+func (r *recovery) install(ctx context.Context, s *Server, snap *topology.Snapshot, shard topology.ShardID) error {
 	ctx, cancel := context.WithTimeout(ctx, serviceTime)
 	defer cancel()
-	snap := s.snapshot.Load()
 	name := snap.Shards[shard].Name
 	r.mu.Lock()
 	done := r.installed[name]
@@ -212,7 +211,7 @@ func (s *Server) forgetDecisions(ctx context.Context, snap *topology.Snapshot, f
 
 // outcome says whether the transaction was committed. Where it was not, it never will be.
 func (s *Server) outcome(ctx context.Context, snap *topology.Snapshot, first topology.ShardID, gid string) (committed bool, err error) {
-	if err := s.recovery.install(ctx, s, first); err != nil {
+	if err := s.recovery.install(ctx, s, snap, first); err != nil {
 		return false, err
 	}
 	err = s.withService(ctx, snap, first, func(c *backend.Conn) error {

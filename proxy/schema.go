@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"shardproxy/backend"
 	"shardproxy/router"
@@ -13,8 +15,85 @@ import (
 	"shardproxy/wire"
 )
 
-// schemaKeeper lets one session at a time read the schema.
-type schemaKeeper struct{ mu sync.Mutex }
+// schemaKeeper lets one at a time change the snapshot.
+type schemaKeeper struct {
+	mu   sync.Mutex         // held while the schema is read and while the snapshot is changed; guards next
+	next *topology.Snapshot // published, but not in force: the tables could not be placed by its rules yet
+
+	pending atomic.Bool // a change by another proxy waits to be read
+}
+
+// Publish makes next the topology that statements are planned with. Transactions that are open go on with the one that
+// they began with. Where the rules for tables have changed, the schema is read again first.
+func (s *Server) Publish(next *topology.Snapshot) {
+	ctx, cancel := context.WithTimeout(context.Background(), serviceTime)
+	defer cancel()
+	s.schema.mu.Lock()
+	defer s.schema.mu.Unlock()
+	s.schema.next = next
+	s.adoptLocked(ctx)
+}
+
+// adoptLocked puts the published topology in force. The caller holds schema.mu.
+func (s *Server) adoptLocked(ctx context.Context) {
+	next, old := s.schema.next, s.snapshot.Load()
+	if next == nil {
+		return
+	}
+	if old.Schema.Version == 0 { // learn will read it
+		s.snapshot.Store(next)
+		s.schema.next = nil
+		return
+	}
+	if with := next.WithSchema(old.Schema); with.SchemaFits() {
+		s.snapshot.Store(with)
+		s.schema.next = nil
+		return
+	}
+	err := s.withService(ctx, next, 0, func(c *backend.Conn) error { return s.readSchema(ctx, c, next) })
+	if err != nil {
+		s.cfg.Log.Error("a new topology is not in force yet: the tables cannot be read to be placed by its rules", "epoch", next.Epoch, "error", err)
+		return
+	}
+	s.schema.next = nil
+}
+
+// SchemaChanged reads the schema again, soon: another proxy has changed it.
+func (s *Server) SchemaChanged() {
+	if s.schema.pending.Swap(true) {
+		return // who reads next sees it
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), serviceTime)
+		defer cancel()
+		s.schema.mu.Lock()
+		defer s.schema.mu.Unlock()
+		s.schema.pending.Store(false)
+		now := s.snapshot.Load()
+		err := s.withService(ctx, now, 0, func(c *backend.Conn) error { return s.readSchema(ctx, c, now) })
+		if err != nil {
+			s.cfg.Log.Warn("the schema could not be read after a change by another proxy", "error", err)
+		}
+	}()
+}
+
+// adoptLate tries again what Publish could not put in force.
+func (s *Server) adoptLate(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, serviceTime)
+		s.schema.mu.Lock()
+		s.adoptLocked(limited)
+		s.schema.mu.Unlock()
+		cancel()
+	}
+}
 
 // learn reads what a fresh backend reports, and the schema, from the first shard that answers.
 func (s *Server) learn(ctx context.Context) error {
@@ -30,6 +109,11 @@ func (s *Server) learn(ctx context.Context) error {
 }
 
 func (s *Server) learnFrom(ctx context.Context, shard topology.ShardID) error {
+	s.schema.mu.Lock()
+	defer s.schema.mu.Unlock()
+	if int(shard) >= len(s.snapshot.Load().Shards) {
+		return errors.New("the topology has just changed")
+	}
 	var waiter backend.Waiter
 	pool := s.poolOf(s.cfg.Service, s.snapshot.Load(), shard)
 	c, err := pool.Acquire(ctx, &waiter)
@@ -41,49 +125,39 @@ func (s *Server) learnFrom(ctx context.Context, shard topology.ShardID) error {
 	if err != nil {
 		return err
 	}
-	if err := s.readSchema(ctx, c); err != nil {
+	if err := s.readSchema(ctx, c, s.snapshot.Load()); err != nil {
 		return err
 	}
 	s.defaults.Store(&defaults{params: c.Params, searchPath: rows[0][0]})
 	return nil
 }
 
-// readSchema reads the schema on c and publishes it.
-func (s *Server) readSchema(ctx context.Context, c *backend.Conn) error {
+// readSchema reads the schema on c, places its tables by the rules of snap, and puts both in force. The caller holds schema.mu.
+func (s *Server) readSchema(ctx context.Context, c *backend.Conn, snap *topology.Snapshot) error {
 	const begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL jit = off"
 	if _, err := c.Rows(ctx, begin); err != nil {
 		return err
 	}
-	schema, err := topology.LoadSchema(ctx, func(_ context.Context, sql string) ([][]string, error) { return c.Rows(ctx, sql) }, s.cfg.Rules)
+	schema, err := topology.LoadSchema(ctx, func(_ context.Context, sql string) ([][]string, error) { return c.Rows(ctx, sql) }, snap.Rules)
 	if _, e := c.Rows(ctx, "COMMIT"); err == nil {
 		err = e
 	}
 	if err != nil {
 		return fmt.Errorf("read the schema: %w", err)
 	}
-	for {
-		old := s.snapshot.Load()
-		if s.snapshot.CompareAndSwap(old, old.WithSchema(schema)) {
-			return nil
-		}
-	}
+	s.snapshot.Store(snap.WithSchema(schema))
+	return nil
 }
 
 // reloadSchema reads the schema again, unless somebody has done so since the caller loaded seen.
 func (s *Server) reloadSchema(ctx context.Context, seen *topology.Snapshot) error {
 	s.schema.mu.Lock()
 	defer s.schema.mu.Unlock()
-	if s.snapshot.Load() != seen {
+	now := s.snapshot.Load()
+	if now.Schema.Version != seen.Schema.Version {
 		return nil
 	}
-	var waiter backend.Waiter
-	pool := s.poolOf(s.cfg.Service, seen, 0)
-	c, err := pool.Acquire(ctx, &waiter)
-	if err != nil {
-		return err
-	}
-	defer pool.Release(c)
-	return s.readSchema(ctx, c)
+	return s.withService(ctx, now, 0, func(c *backend.Conn) error { return s.readSchema(ctx, c, now) })
 }
 
 // unknown plans a statement that names what the schema does not hold. It may have been made behind our back, so
@@ -164,13 +238,13 @@ func (s *Session) readOwnSchema(ctx context.Context) error {
 	if _, err := query(ctx, "SAVEPOINT "+mark+"; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL jit = off"); err != nil {
 		return err
 	}
-	schema, err := topology.LoadSchema(ctx, query, s.srv.cfg.Rules)
+	schema, err := topology.LoadSchema(ctx, query, s.snap.Rules)
 	if _, e := query(ctx, "ROLLBACK TO "+mark+"; RELEASE "+mark); err == nil {
 		err = e
 	}
 	if err != nil {
 		return err
 	}
-	s.own = s.srv.snapshot.Load().WithSchema(schema)
+	s.own = s.snap.WithSchema(schema)
 	return nil
 }

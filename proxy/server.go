@@ -70,10 +70,6 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap, err := topology.NewSnapshot(1, cfg.Shards, cfg.Ranges, nil)
-	if err != nil {
-		return nil, err
-	}
 	d := &dialer{tls: cfg.ServerTLS, timeout: cfg.ConnectTimeout}
 	s := &Server{
 		cfg: cfg, router: r, dialer: d, pools: backend.NewPools(d, cfg.Pools),
@@ -85,7 +81,7 @@ func NewServer(cfg Config) (*Server, error) {
 	own := cfg.Pools
 	own.Min, own.Max, own.Total, own.Idle = 0, serviceMax, 0, serviceIdle
 	s.service = backend.NewPools(d, own)
-	s.snapshot.Store(snap)
+	s.snapshot.Store(cfg.Topology)
 	s.stats.started = time.Now()
 	d.remember(cfg.Service)
 	for _, u := range cfg.Users {
@@ -133,6 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { _ = s.pools.Run(ctx) })
 	wg.Go(func() { _ = s.service.Run(ctx) })
 	wg.Go(func() { s.recover(ctx) })
+	wg.Go(func() { s.adoptLate(ctx) })
 	wg.Wait()
 	return ctx.Err()
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -308,6 +310,9 @@ func (s *Session) ready(ctx context.Context) {
 			if err := s.srv.reloadSchema(ctx, s.srv.snapshot.Load()); err != nil {
 				s.logger().Warn("the schema could not be read after a change", "error", err)
 			}
+			if tell := s.srv.cfg.SchemaChanged; tell != nil {
+				tell()
+			}
 		}
 	}
 	if len(s.late) > 0 {
@@ -324,10 +329,58 @@ func (s *Session) ready(ctx context.Context) {
 
 // topology is the snapshot that the session plans with now.
 func (s *Session) topology() *topology.Snapshot {
+	latest := s.srv.snapshot.Load()
+	if &latest.Shards[0] != &s.routes.snap.Shards[0] {
+		if s.rebase() {
+			latest = s.srv.snapshot.Load()
+		}
+		if &latest.Shards[0] != &s.routes.snap.Shards[0] { // an open transaction keeps the map that it began with
+			latest = s.routes.snap.WithSchema(latest.Schema)
+		}
+	}
 	if s.own != nil {
 		return s.own
 	}
-	return s.srv.snapshot.Load()
+	return latest
+}
+
+// rebase goes over to the newest map of shards, where no transaction holds the session to an older one. ShardIDs are
+// those of one map, so what is kept is found again by its shard's name.
+func (s *Session) rebase() bool {
+	if s.tx.open || slices.ContainsFunc(s.lanes, func(l *lane) bool { return l.pending() || !l.synced }) {
+		return false
+	}
+	old := s.routes.snap
+	s.routes = s.srv.routesFor(s.user)
+	now := s.routes.snap
+	for _, l := range slices.Clone(s.lanes) {
+		name := old.Shards[l.shard].Name
+		id, ok := now.ShardByName(name)
+		if !ok {
+			s.orphaned = name
+			l.be.Broken = true
+			s.drop(l)
+			continue
+		}
+		s.laneMu.Lock()
+		l.shard = id
+		s.laneMu.Unlock()
+	}
+	if s.bound == unbound {
+		return true
+	}
+	kind, of, _ := strings.Cut(s.boundBy, " ")
+	if kind == "key" {
+		s.bound = now.Owner(router.Hint{Present: true, Key: of}.Hash())
+		return true
+	}
+	id, ok := now.ShardByName(of)
+	if !ok {
+		s.orphaned = of
+		return true
+	}
+	s.bound = id
+	return true
 }
 
 // report tells the client of a failed statement and notes it in the transaction. What is not a failed

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
@@ -34,10 +33,10 @@ GRANT SELECT, INSERT ON shardproxy.commits TO PUBLIC`
 
 // newGID names a distributed transaction: cluster, first shard, random. What is prepared has the name of its own
 // shard behind that: shards may be databases of one server, which knows each name only once.
-func (s *Server) newGID(first topology.ShardID) string {
+func (s *Server) newGID(first string) string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
-	return gidPrefix + s.cfg.Cluster + ":" + s.snapshot.Load().Shards[first].Name + ":" + hex.EncodeToString(id[:])
+	return gidPrefix + s.cfg.Cluster + ":" + first + ":" + hex.EncodeToString(id[:])
 }
 
 func (s *Session) preparedName(l *lane, gid string) string {
@@ -62,11 +61,11 @@ func (s *Session) commitTwoPhase(ctx context.Context) error {
 			others = append(others, l)
 		}
 	}
-	if err := s.srv.recovery.install(ctx, s.srv, first.shard); err != nil {
+	if err := s.srv.recovery.install(ctx, s.srv, s.routes.snap, first.shard); err != nil {
 		_ = s.rollback()
 		return err
 	}
-	gid := s.srv.newGID(first.shard)
+	gid := s.srv.newGID(s.shardName(first.shard))
 	prepared, err := s.prepareLanes(others, gid)
 	if err != nil {
 		s.rollbackPrepared(prepared, gid)

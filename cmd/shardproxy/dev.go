@@ -15,6 +15,7 @@ import (
 
 	"shardproxy/internal/devcluster"
 	"shardproxy/internal/postgres"
+	"shardproxy/topology"
 )
 
 // serveFunc runs the proxy of a configuration file until ctx is done, and calls ready once it listens.
@@ -101,7 +102,14 @@ func runDev(ctx context.Context, out io.Writer, serve serveFunc, o *devOptions) 
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
 
-	configs, err := writeConfigs(c, o, addresses)
+	explicit, reference, err := tableRules(o)
+	if err != nil {
+		return err
+	}
+	if err := c.SyncCatalog(ctx, explicit, reference); err != nil {
+		return err
+	}
+	configs, err := writeConfigs(c, addresses)
 	if err != nil {
 		return err
 	}
@@ -146,14 +154,29 @@ func defaultDevDir() string {
 
 // address is where one proxy listens.
 type address struct {
-	host string
-	port int
-	http string
+	host   string
+	port   int
+	http   string
+	gossip string // "" for a proxy that is alone
 }
 
 // devAddresses checks, before any server is started, that the addresses can be had.
 func devAddresses(o *devOptions) ([]address, error) {
 	addresses := make([]address, o.proxies)
+	var held []net.Listener // until all are found, so that none is found twice
+	defer func() {
+		for _, l := range held {
+			_ = l.Close()
+		}
+	}()
+	claim := func(flag, hostport string) (*net.TCPAddr, error) {
+		l, err := claim(flag, hostport)
+		if err != nil {
+			return nil, err
+		}
+		held = append(held, l)
+		return l.Addr().(*net.TCPAddr), nil
+	}
 	for i := range addresses {
 		listen, http := o.listen, o.http
 		if i > 0 {
@@ -168,6 +191,13 @@ func devAddresses(o *devOptions) ([]address, error) {
 			return nil, err
 		}
 		addresses[i] = address{host: l.IP.String(), port: l.Port, http: h.String()}
+		if o.proxies > 1 {
+			g, err := claim("gossip", freePort(o.http))
+			if err != nil {
+				return nil, err
+			}
+			addresses[i].gossip = g.String()
+		}
 	}
 	return addresses, nil
 }
@@ -180,25 +210,54 @@ func freePort(hostport string) string {
 	return net.JoinHostPort(host, "0")
 }
 
-// claim listens on the address for a moment.
-func claim(flag, hostport string) (*net.TCPAddr, error) {
-	l, err := net.Listen("tcp", hostport)
+// claim listens on the address; port 0 takes a free one.
+func claim(flag, hostport string) (l net.Listener, err error) {
+	if host, port, e := net.SplitHostPort(hostport); e == nil && port == "0" {
+		l, err = postgres.ListenQuiet(host)
+	} else {
+		l, err = net.Listen("tcp", hostport)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", flag, hostport, err)
 	}
-	return l.Addr().(*net.TCPAddr), l.Close()
+	return l, nil
+}
+
+// tableRules reads the flags --table and --reference.
+func tableRules(o *devOptions) (explicit map[topology.TableName]string, reference []topology.TableName, err error) {
+	explicit = make(map[topology.TableName]string)
+	for _, s := range o.tables {
+		table, column, err := topology.ParseColumnName(s, "public")
+		if err != nil {
+			return nil, nil, fmt.Errorf("--table: %w", err)
+		}
+		explicit[table] = column
+	}
+	for _, s := range o.reference {
+		table, err := topology.ParseTableName(s, "public")
+		if err != nil {
+			return nil, nil, fmt.Errorf("--reference: %w", err)
+		}
+		reference = append(reference, table)
+	}
+	return explicit, reference, nil
 }
 
 // writeConfigs writes one file for each proxy.
-func writeConfigs(c *devcluster.Cluster, o *devOptions, addresses []address) (paths []string, err error) {
+func writeConfigs(c *devcluster.Cluster, addresses []address) (paths []string, err error) {
 	for i, a := range addresses {
 		name := "shardproxy.toml"
 		if i > 0 {
 			name = fmt.Sprintf("shardproxy-%d.toml", i+1)
 		}
+		var peers []string
+		for j, other := range addresses {
+			if j != i && other.gossip != "" {
+				peers = append(peers, other.gossip)
+			}
+		}
 		path, err := c.WriteConfig(devcluster.ProxyConfig{
-			Name: name, Listen: net.JoinHostPort(a.host, fmt.Sprint(a.port)), HTTP: a.http,
-			Tables: o.tables, Reference: o.reference,
+			Name: name, Listen: net.JoinHostPort(a.host, fmt.Sprint(a.port)), HTTP: a.http, Gossip: a.gossip, Peers: peers,
 		})
 		if err != nil {
 			return nil, err

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -72,15 +72,15 @@ func startProxy(ctx context.Context, g *errgroup.Group, a address, config string
 		if ctx.Err() != nil {
 			return nil // it was told to end
 		}
-		return fmt.Errorf("proxy %s:%d ended: %w", a.host, a.port, errors.Join(err, errEnded))
+		// The others go on without it: who kills one wants to see just that.
+		slog.Warn("a proxy has ended", "address", net.JoinHostPort(a.host, strconv.Itoa(a.port)), "error", err)
+		return nil
 	})
 	if err := <-started; err != nil {
 		return 0, err
 	}
 	return cmd.Process.Pid, waitListening(ctx, net.JoinHostPort(a.host, strconv.Itoa(a.port)), ended)
 }
-
-var errEnded = errors.New("it should run as long as we do")
 
 // waitListening dials until it succeeds.
 func waitListening(ctx context.Context, hostport string, ended <-chan struct{}) error {

@@ -11,19 +11,12 @@ import (
 	"shardproxy/internal/config"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
 // proxyConfig is what the file means for the proxy.
-func proxyConfig(c *config.Config, log *slog.Logger) (*proxy.Config, error) {
-	shards, ranges, err := c.Topology()
-	if err != nil {
-		return nil, err
-	}
-	rules, err := c.KeyRules()
-	if err != nil {
-		return nil, err
-	}
+func proxyConfig(c *config.Config, from *topology.Snapshot, log *slog.Logger) (*proxy.Config, error) {
 	access, err := accessRules(c.Auth.Rules)
 	if err != nil {
 		return nil, err
@@ -35,7 +28,7 @@ func proxyConfig(c *config.Config, log *slog.Logger) (*proxy.Config, error) {
 		return nil, fmt.Errorf("server_tls: %w", err)
 	}
 	cfg := &proxy.Config{
-		Cluster: c.Cluster.Name, Database: c.Cluster.Database, Shards: shards, Ranges: ranges, Rules: rules,
+		Cluster: c.Cluster.Name, Database: c.Cluster.Database, Topology: from,
 		Accept: wire.AcceptConfig{
 			RequireTLS: c.Listen.TLSRequire, RequireClientCert: c.Listen.TLSClientCerts == "require",
 			Timeout: c.Listen.LoginTimeout.Duration, MaxStartupBytes: c.Listen.MaxStartupBytes,

@@ -16,6 +16,7 @@ import (
 	"shardproxy/admin"
 	"shardproxy/internal/config"
 	"shardproxy/proxy"
+	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
@@ -48,7 +49,7 @@ func serve(ctx context.Context, file string, ready func()) error {
 	signal.Notify(hangup, syscall.SIGHUP) // from the start: unhandled, it ends the process
 	defer signal.Stop(hangup)
 
-	s, err := newService(file)
+	s, err := newService(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -89,10 +90,13 @@ type service struct {
 	console   *admin.Console
 	listeners []net.Listener // of clients
 	web       net.Listener   // of metrics and health; may be nil
+
+	keeper *topology.Keeper // nil: the map is in the configuration file
+	gossip *topology.Gossip // nil: there is none
 }
 
 // newService makes the parts that a configuration file asks for. Nothing runs or listens yet.
-func newService(file string) (*service, error) {
+func newService(ctx context.Context, file string) (*service, error) {
 	c, err := config.Load(file)
 	if err != nil {
 		return nil, err
@@ -101,11 +105,18 @@ func newService(file string) (*service, error) {
 		return nil, err
 	}
 	s := &service{config: c, log: newLogger(c.Log)}
-	cfg, err := proxyConfig(c, s.log)
+	first, err := s.firstMap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := proxyConfig(c, first, s.log)
 	if err != nil {
 		return nil, err
 	}
 	s.tls = cfg.Accept.TLS
+	if s.keeper != nil {
+		cfg.SchemaChanged = s.keeper.SchemaChanged
+	}
 	if s.server, err = proxy.NewServer(*cfg); err != nil {
 		return nil, err
 	}
@@ -113,12 +124,38 @@ func newService(file string) (*service, error) {
 		as := &proxy.User{ServerUser: c.Auth.QueryUser, ServerPassword: c.Auth.QueryPassword.Reveal()}
 		s.server.SetLookup(s.server.QueryUsers(c.Auth.Query, as, poolMode(c.Pool.Mode)))
 	}
-	s.console = admin.NewConsole(admin.Config{
+	console := admin.Config{
 		Version: version(), Database: c.Cluster.Database, PoolMode: poolMode(c.Pool.Mode), Limits: cfg.Pools, Users: cfg.Users,
 		AdminUsers: c.Admin.Users, StatsUsers: c.Admin.StatsUsers, Log: s.log,
-	}, s.server)
+	}
+	if s.keeper != nil {
+		console.Operator = s.keeper
+	}
+	if s.gossip != nil {
+		console.Peers = s.gossip.Peers
+	}
+	s.console = admin.NewConsole(console, s.server)
 	s.server.Console = s.console
 	return s, nil
+}
+
+// firstMap gives the map that the proxy begins with.
+func (s *service) firstMap(ctx context.Context) (*topology.Snapshot, error) {
+	if s.config.Catalog.DSN == "" {
+		return fileMap(s.config)
+	}
+	onSchema := func() { s.server.SchemaChanged() } // gossip runs once there is a server
+	keeper, err := startKeeper(ctx, s.config, s.log, onSchema, func(next *topology.Snapshot) {
+		if s.server != nil { // the first one is given to it by hand
+			s.server.Publish(next)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.keeper = keeper
+	s.gossip, err = newGossip(s.config, keeper, s.log)
+	return keeper.Snapshot(), err
 }
 
 // listen opens all addresses, or none.
@@ -157,7 +194,7 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 	}
 	if s.web != nil {
 		h := admin.NewHTTP(admin.HTTPConfig{
-			Pprof: s.config.Admin.Pprof, Metrics: admin.NewRegistry(s.server), NotReady: s.server.Ready, Log: s.log,
+			Pprof: s.config.Admin.Pprof, Metrics: admin.NewRegistry(s.server), NotReady: s.server.Ready, Notes: s.notes, Log: s.log,
 		})
 		s.log.Info("metrics and health", "address", s.web.Addr().String())
 		run(func(ctx context.Context) error { return h.Serve(ctx, s.web) })
@@ -171,6 +208,20 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 	})
 	run(s.server.Run)
 	run(s.console.Run)
+	if s.keeper != nil {
+		run(s.keeper.Run)
+	}
+	if s.gossip != nil {
+		run(s.gossip.Run)
+	}
+}
+
+// notes says what an operator should know although the proxy serves.
+func (s *service) notes() []string {
+	if s.keeper == nil || s.keeper.Trouble() == "" {
+		return nil
+	}
+	return []string{s.keeper.Trouble()}
 }
 
 // start waits for a shard, until ctx or running ends. A wait that is ended by ctx, which is a signal, is no error.

@@ -57,6 +57,7 @@ type Options struct {
 // Cluster is a running dev cluster.
 type Cluster struct {
 	Dev
+	Dir string // its folder
 	*process
 }
 
@@ -79,7 +80,7 @@ func StartCluster(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{process: p}
+	c := &Cluster{Dir: data, process: p}
 	err = c.await(ctx, func() bool {
 		text, err := os.ReadFile(filepath.Join(data, "dev.json"))
 		return err == nil && json.Unmarshal(text, &c.Dev) == nil && len(c.Proxies) > 0 && listens(listen)

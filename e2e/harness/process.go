@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"shardproxy/internal/postgres"
 )
 
 const (
@@ -129,12 +131,12 @@ func listens(address string) bool {
 
 // freePorts gives two addresses on which nobody listens.
 func freePorts() (first, second string, err error) {
-	a, err := net.Listen("tcp4", "127.0.0.1:0")
+	a, err := postgres.ListenQuiet("127.0.0.1")
 	if err != nil {
 		return "", "", err
 	}
 	defer a.Close()
-	b, err := net.Listen("tcp4", "127.0.0.1:0")
+	b, err := postgres.ListenQuiet("127.0.0.1")
 	if err != nil {
 		return "", "", err
 	}

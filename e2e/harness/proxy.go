@@ -18,6 +18,31 @@ type Proxy struct {
 	HTTP string
 }
 
+// StartAgain starts proxy number i of the cluster (from 0) anew, after it has ended, and returns once it listens.
+func (c *Cluster) StartAgain(ctx context.Context, binary string, i int) (*Proxy, error) {
+	dir, err := TempDir()
+	if err != nil {
+		return nil, err
+	}
+	name := "shardproxy.toml"
+	if i > 0 {
+		name = fmt.Sprintf("shardproxy-%d.toml", i+1)
+	}
+	process, err := launch(dir, binary, "serve", "--config", filepath.Join(c.Dir, name))
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{process: process, DSN: c.Proxies[i].DSN, HTTP: c.Proxies[i].HTTP}
+	address, err := url.Parse(p.DSN)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.await(ctx, func() bool { return listens(address.Host) }); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	return p, nil
+}
+
 // StartProxy starts a further proxy before the cluster's shards. tables are TABLE.COLUMN of shard keys;
 // settings are lines of TOML put before its tables of shards, such as "[pool]\nsize_max = 2".
 func (c *Cluster) StartProxy(ctx context.Context, binary string, tables []string, settings string) (*Proxy, error) {

@@ -42,9 +42,14 @@ func (c *Config) Check() []Problem {
 	k.limits(&c.Limits)
 	k.serverTLS(&c.ServerTLS)
 	k.cluster(&c.Cluster)
-	k.shards(c.Shards)
-	k.ranges(c.Ranges)
-	k.tables(&c.Tables)
+	if c.Catalog.DSN == "" {
+		k.shards(c.Shards)
+		k.ranges(c.Ranges)
+		k.tables(&c.Tables)
+	} else {
+		k.catalog(c)
+	}
+	k.gossip(c)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "text", "json")
 	return k.problems

@@ -22,6 +22,8 @@ type Config struct {
 	Shards    []Shard   `toml:"shards"`
 	Ranges    []Range   `toml:"ranges"`
 	Tables    Tables    `toml:"tables"`
+	Catalog   Catalog   `toml:"catalog"`
+	Gossip    Gossip    `toml:"gossip"`
 	Log       Log       `toml:"log"`
 
 	path  string
@@ -158,6 +160,21 @@ type Tables struct {
 	Columns   []string `toml:"columns"`
 	Named     []string `toml:"named"`
 	Unlisted  string   `toml:"unlisted"`
+}
+
+// Catalog is the database that holds the map of the cluster. With it, shards, ranges and tables are not in the file.
+type Catalog struct {
+	DSN       Secret `toml:"dsn"`
+	StateFile string `toml:"state_file"`
+}
+
+// Gossip is how proxies of one cluster find each other and pass on news.
+type Gossip struct {
+	Listen    string   `toml:"listen"`
+	Advertise string   `toml:"advertise"`
+	Name      string   `toml:"name"`
+	Seeds     []string `toml:"seeds"`
+	Keys      []Secret `toml:"keys"`
 }
 
 // Log is how we write our log.

@@ -50,7 +50,8 @@ func Default() *Config {
 			Named:     []string{"users.id"},
 			Unlisted:  "reference",
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Gossip: Gossip{Seeds: []string{}, Keys: []Secret{}},
+		Log:    Log{Level: "info", Format: "text"},
 	}
 }
 

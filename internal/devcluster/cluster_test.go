@@ -21,6 +21,7 @@ import (
 	"shardproxy/internal/config"
 	"shardproxy/internal/devcluster"
 	"shardproxy/internal/postgres"
+	"shardproxy/topology"
 )
 
 // TestMain also is the process that TestStartAfterKill kills: with helperDir set, the test binary runs a
@@ -139,11 +140,17 @@ func await(t *testing.T, conn *pgx.Conn, sql string) {
 	}
 }
 
-// checkConfig reads the proxy's configuration back.
+// checkConfig reads the proxy's configuration back, and the catalog that it names.
 func checkConfig(t *testing.T, c *devcluster.Cluster) {
+	accounts, countries := topology.TableName{Schema: "public", Name: "pgbench_accounts"}, topology.TableName{Schema: "public", Name: "countries"}
+	for range 2 { // the second time finds it as it is
+		err := c.SyncCatalog(t.Context(), map[topology.TableName]string{accounts: "aid"}, []topology.TableName{countries})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	path, err := c.WriteConfig(devcluster.ProxyConfig{
-		Name: "shardproxy.toml", Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:9932",
-		Tables: []string{"pgbench_accounts.aid"}, Reference: []string{"countries"},
+		Name: "shardproxy.toml", Listen: "127.0.0.1:6432", HTTP: "127.0.0.1:9932", Gossip: "127.0.0.1:7001", Peers: []string{"127.0.0.1:7002"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -155,19 +162,19 @@ func checkConfig(t *testing.T, c *devcluster.Cluster) {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	var want []config.Shard
-	for _, s := range c.Shards {
-		shard := config.Shard{Name: s.Name}
-		for _, n := range s.Nodes {
-			shard.Nodes = append(shard.Nodes, config.Node{Host: n.Host, Port: n.Port, Database: n.Database, Role: n.Role.String()})
-		}
-		want = append(want, shard)
+	catalog, err := topology.OpenCatalog(cfg.Catalog.DSN.Reveal())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, cfg.Shards); diff != "" {
-		t.Error(diff)
+	s, err := catalog.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := cfg.Tables.Explicit; len(got) != 1 || got[0] != "pgbench_accounts.aid" {
-		t.Errorf("explicit tables %q", got)
+	if diff := cmp.Diff(c.Shards, s.Shards); diff != "" || s.Cluster != cfg.Cluster.Name {
+		t.Errorf("cluster %q %s", s.Cluster, diff)
+	}
+	if s.Epoch != 1 || s.Rules.Explicit[accounts] != "aid" || !s.Rules.Reference[countries] {
+		t.Errorf("epoch %d, rules %+v", s.Epoch, s.Rules)
 	}
 	if len(cfg.Users) != 1 || cfg.Users[0].Name != "app" || cfg.Users[0].Secret.Reveal() != "app" {
 		t.Errorf("users %v", cfg.Users)
@@ -189,7 +196,7 @@ func TestFourShardsWithReplicas(t *testing.T) {
 	if diff := cmp.Diff(want, f.Proxies); diff != "" {
 		t.Error(diff)
 	}
-	mustExec(t, connect(t, f.Catalog), "CREATE SCHEMA shardproxy")
+	mustExec(t, connect(t, f.Catalog), "CREATE SCHEMA IF NOT EXISTS shardproxy")
 	if len(f.Shards) != 4 {
 		t.Fatalf("%d shards", len(f.Shards))
 	}

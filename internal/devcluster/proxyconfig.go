@@ -11,11 +11,11 @@ const AdminDatabase = "shardproxy"
 
 // ProxyConfig is what the configuration of one proxy says beside the cluster itself.
 type ProxyConfig struct {
-	Name      string   // of the file in DIR, "shardproxy.toml"
-	Listen    string   // host:port
-	HTTP      string   // host:port
-	Tables    []string // table.column of shard keys
-	Reference []string // reference tables
+	Name   string   // of the file in DIR, "shardproxy.toml"
+	Listen string   // host:port
+	HTTP   string   // host:port
+	Gossip string   // host:port, "" for a proxy that is alone
+	Peers  []string // the gossip addresses of the others
 }
 
 // WriteConfig writes the file that `serve --config` reads, and returns its path. internal/config explains the keys.
@@ -27,14 +27,10 @@ func (c *Cluster) WriteConfig(p ProxyConfig) (path string, err error) {
 	line("[admin]\nhttp = %s\nusers = [%s]\n", quote(p.HTTP), quote(User))
 	line("[[users]]\nname = %s\nsecret = %s\n", quote(User), quote(Password))
 	line("[server_tls]\nsslmode = \"disable\"\n") // the servers are on this machine
-	line("[cluster]\nname = \"dev\"\ndatabase = %s\n", quote(Database))
-	line("[tables]\nexplicit = [%s]\nreference = [%s]", quoteAll(p.Tables), quoteAll(p.Reference))
-	for _, s := range c.Shards {
-		line("\n[[shards]]\nname = %s", quote(s.Name))
-		for _, n := range s.Nodes {
-			line("[[shards.nodes]]\nhost = %s\nport = %d\ndatabase = %s\nrole = %s",
-				quote(n.Host), n.Port, quote(n.Database), quote(n.Role.String()))
-		}
+	line("[cluster]\nname = %s\ndatabase = %s\n", quote(clusterName), quote(Database))
+	line("[catalog]\ndsn = %s\nstate_file = %s", quote(c.Catalog), quote(c.folder.path(p.Name+".map")))
+	if p.Gossip != "" {
+		line("\n[gossip]\nlisten = %s\nseeds = [%s]", quote(p.Gossip), quoteAll(p.Peers))
 	}
 	// It holds the password of the development user.
 	return c.folder.path(p.Name), c.folder.writeFile(p.Name, []byte(b.String()), 0o600)

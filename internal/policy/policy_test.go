@@ -44,8 +44,8 @@ const policy = `
 	admin rebalance internal/config                 < cmd/shardproxy
 	internal/metrics internal/devcluster            < cmd/shardproxy
 	internal/postgres cobra errgroup unix           < cmd/shardproxy
-	admin internal/config cobra pgx pgconn          < cmd/shardctl
-	progressbar                                     < cmd/shardctl
+	topology internal/config cobra pgconn           < cmd/shardctl
+	admin progressbar                               < cmd/shardctl
 
 	internal/postgres internal/config topology      < bench
 	internal/devcluster pgx errgroup unix           < bench
