@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -245,30 +246,35 @@ func (c *cutConn) Read(b []byte) (int, error) {
 // TestCatalogCommitResolves holds that a connection that breaks at the COMMIT does not hide that the change was made.
 func TestCatalogCommitResolves(t *testing.T) {
 	c, _, s := filledCatalog(t, modelContent())
-	cfg := c.cfg.Copy()
-	dials, fail := 0, false
-	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if dials++; dials > 1 && fail {
-			return nil, errors.New("the catalog is away")
+	// cutting gives the catalog through a connection that is cut, and says how often it was dialled. pgx dials once more in the
+	// background, to cancel what a broken connection ran, so each attempt counts its own.
+	cutting := func(fail bool) (*Catalog, *atomic.Int32) {
+		cfg, dials := c.cfg.Copy(), new(atomic.Int32)
+		cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			n := dials.Add(1)
+			if n > 1 && fail {
+				return nil, errors.New("the catalog is away")
+			}
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if n > 1 {
+				return conn, err
+			}
+			return &cutConn{Conn: conn}, err
 		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		if dials > 1 {
-			return conn, err
-		}
-		return &cutConn{Conn: conn}, err
+		return &Catalog{cfg: cfg}, dials
 	}
-	cut := &Catalog{cfg: cfg}
+	cut, dials := cutting(false)
 	next, err := cut.Commit(t.Context(), s, SplitRange{1}, dba)
-	if err != nil || dials < 2 {
-		t.Fatalf("%v after %d connections", err, dials)
+	if err != nil || dials.Load() < 2 {
+		t.Fatalf("%v after %d connections", err, dials.Load())
 	}
 	sameContent(t, next, loadCatalog(t, c))
 
-	dials, fail = 0, true
+	cut, _ = cutting(true)
 	if _, err := cut.Commit(t.Context(), next, SplitRange{2}, dba); !errors.Is(err, ErrOutcomeUnknown) {
 		t.Errorf("a catalog that stays away: %v", err)
 	}
-	dials = 0
+	cut, _ = cutting(true)
 	if _, err := cut.Commit(t.Context(), next, SplitRange{3}, dba); !errors.As(err, new(ErrConflict)) {
 		t.Errorf("an old epoch: %v", err)
 	}
