@@ -158,12 +158,7 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 
 // executeSeveral runs a portal that belongs to several shards.
 func (s *Session) executeSeveral(ctx context.Context, t *router.Template, at *portal) error {
-	for _, n := range t.Notices {
-		s.notice(wire.SeverityWarning, "01000", n)
-	}
-	if t.Create != nil && t.Create.Notice != "" {
-		s.notice(wire.SeverityNotice, "00000", t.Create.Notice)
-	}
+	s.warn(t)
 	s.args = router.Args{SQL: at.prep.sql, Literals: at.prep.literals, Params: &at.bound.message, Foreign: s.foreign}
 	if err := s.several(ctx, t, at.bound.shards, at.prep.sql, at.bound); err != nil {
 		return err

@@ -225,8 +225,7 @@ func (s *Session) statement(ctx context.Context, sql string) error {
 // extended protocol that need the proxy's own work end here too.
 func (s *Session) run(ctx context.Context, t *router.Template, sql string) error {
 	if t.Unbound != "" && s.bound == unbound {
-		return wire.Errorf(wire.CodeFeatureNotSupported, "%s", t.Unbound).
-			WithHint("Bind the session to one shard first: SET shardproxy.key = '…' or SET shardproxy.shard = '…'.")
+		return errUnbound(t)
 	}
 	switch t.Kind {
 	case router.Any, router.Keyed, router.Insert, router.Scatter, router.All, router.AllBare, router.Notify, router.Cursor:
@@ -267,12 +266,7 @@ func (s *Session) run(ctx context.Context, t *router.Template, sql string) error
 
 // data runs a statement on the shards that it belongs to.
 func (s *Session) data(ctx context.Context, t *router.Template, sql string) error {
-	for _, n := range t.Notices {
-		s.notice(wire.SeverityWarning, "01000", n)
-	}
-	if t.Create != nil && t.Create.Notice != "" {
-		s.notice(wire.SeverityNotice, "00000", t.Create.Notice)
-	}
+	s.warn(t)
 	shards, err := s.destination(t, sql)
 	if err != nil {
 		return err
@@ -293,6 +287,16 @@ func (s *Session) data(ctx context.Context, t *router.Template, sql string) erro
 		return err
 	}
 	return s.afterwards(ctx, t, shards)
+}
+
+// warn tells the client what it should know of a statement before its answer.
+func (s *Session) warn(t *router.Template) {
+	for _, n := range t.Notices {
+		s.notice(wire.SeverityWarning, "01000", n)
+	}
+	if t.Create != nil && t.Create.Notice != "" {
+		s.notice(wire.SeverityNotice, "00000", t.Create.Notice)
+	}
 }
 
 // closeCursor runs CLOSE on the shard of the cursor, CLOSE ALL on every one of the transaction.
