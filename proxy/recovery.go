@@ -54,6 +54,18 @@ func (r *recovery) install(ctx context.Context, s *Server, snap *topology.Snapsh
 	return nil
 }
 
+// OnShard runs f with a connection of the proxy's own to the primary of a shard of the current map. A statement that the
+// server refused gives a *wire.Error. The queries take the ctx that they are given; f must not keep query.
+func (s *Server) OnShard(ctx context.Context, shard topology.ShardID, f func(query topology.Query) error) error {
+	snap := s.snapshot.Load()
+	if int(shard) >= len(snap.Shards) {
+		return errors.New("the topology has just changed")
+	}
+	return s.withService(ctx, snap, shard, func(c *backend.Conn) error {
+		return f(func(ctx context.Context, sql string) ([][]string, error) { return c.Rows(ctx, sql) })
+	})
+}
+
 // withService runs f with a backend of the service user on a shard.
 func (s *Server) withService(ctx context.Context, snap *topology.Snapshot, shard topology.ShardID, f func(*backend.Conn) error) error {
 	return s.withUser(ctx, s.cfg.Service, snap, shard, f)
