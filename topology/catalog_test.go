@@ -163,7 +163,7 @@ func TestCatalogCommit(t *testing.T) {
 // its place in the catalog.
 func withNumbersOf(t *testing.T, want, got *Snapshot) *Snapshot {
 	t.Helper()
-	c := Content{Cluster: got.Cluster, Epoch: got.Epoch, Rules: got.Rules}
+	c := Content{Cluster: got.Cluster, Epoch: got.Epoch, Rules: got.Rules, Moving: got.Moving()}
 	for _, s := range want.Shards {
 		if id, ok := got.ShardByName(s.Name); ok {
 			c.Shards = append(c.Shards, got.Shards[id])

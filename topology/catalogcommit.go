@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -15,6 +14,11 @@ import (
 // If the connection breaks while the transaction ends, Commit asks the catalog what came of it. Only when that fails too the
 // error is ErrOutcomeUnknown.
 func (c *Catalog) Commit(ctx context.Context, base *Snapshot, change Change, who Actor) (*Snapshot, error) {
+	return c.commitWith(ctx, base, change, who, func(pgx.Tx) error { return nil })
+}
+
+// commitWith is Commit, and does also in the same transaction: both or none.
+func (c *Catalog) commitWith(ctx context.Context, base *Snapshot, change Change, who Actor, also func(tx pgx.Tx) error) (*Snapshot, error) {
 	next, err := base.Apply(change)
 	if err != nil {
 		return nil, err
@@ -22,6 +26,9 @@ func (c *Catalog) Commit(ctx context.Context, base *Snapshot, change Change, who
 	ended := false // the transaction was about to
 	err = c.transact(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		if err := store(ctx, tx, base, next, change, who); err != nil {
+			return err
+		}
+		if err := also(tx); err != nil {
 			return err
 		}
 		ended = true
@@ -103,68 +110,4 @@ func (c *Catalog) Epoch(ctx context.Context) (epoch Epoch, err error) {
 		return 0, fmt.Errorf("asking the catalog for its epoch: %w", err)
 	}
 	return epoch, nil
-}
-
-const (
-	epochChannel = "shardproxy_epoch"
-	// watchIdle is how long silence is believed: a connection that a firewall dropped tells nothing.
-	watchIdle     = 15 * time.Second
-	watchPause    = 100 * time.Millisecond // after a failure, doubled up to watchPauseMax
-	watchPauseMax = 5 * time.Second
-)
-
-// Watch calls news with the epoch of the catalog, first at once and then whenever it changed, until ctx ends. While the
-// catalog cannot be reached, each attempt gives an error with the last epoch known; the next call without one says that it is
-// there again. The epoch can go back if the catalog was restored from a backup.
-func (c *Catalog) Watch(ctx context.Context, news func(Epoch, error)) error {
-	last, pause := Epoch(0), watchPause
-	for {
-		err := c.watch(ctx, func(e Epoch) {
-			last, pause = e, watchPause
-			news(e, nil)
-		})
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		news(last, fmt.Errorf("watching the catalog: %w", err))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, watchPauseMax)
-	}
-}
-
-// watch uses one connection until it breaks.
-func (c *Catalog) watch(ctx context.Context, news func(Epoch)) error {
-	conn, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeConn(ctx, conn)
-	if _, err := conn.Exec(ctx, "LISTEN "+epochChannel); err != nil {
-		return err
-	}
-	told := Epoch(0)
-	for {
-		var epoch int64
-		query, cancel := context.WithTimeout(ctx, catalogConnectTimeout)
-		err := conn.QueryRow(query, "SELECT epoch FROM shardproxy.meta").Scan(&epoch)
-		cancel()
-		if err != nil {
-			return err
-		}
-		if e := Epoch(epoch); e != told {
-			told = e
-			news(e)
-		}
-		idle, cancel := context.WithTimeout(ctx, watchIdle)
-		_, err = conn.WaitForNotification(idle)
-		quiet := idle.Err() != nil && ctx.Err() == nil && !conn.IsClosed()
-		cancel()
-		if err != nil && !quiet {
-			return err
-		}
-	}
 }

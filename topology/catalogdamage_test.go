@@ -56,7 +56,7 @@ func TestCatalogRefusesDamage(t *testing.T) {
 	c, conn, s := filledCatalog(t, modelContent())
 	const unlock = `SET session_replication_role = replica;
 		ALTER TABLE shardproxy.ranges DROP CONSTRAINT ranges_do_not_overlap, DROP CONSTRAINT ranges_check;
-		ALTER TABLE shardproxy.shards DROP CONSTRAINT shards_state_check, DROP CONSTRAINT shards_name_key;
+		ALTER TABLE shardproxy.shards DROP CONSTRAINT shards_state_check, DROP CONSTRAINT shards_name_key CASCADE;
 		ALTER TABLE shardproxy.nodes DROP CONSTRAINT nodes_pkey, DROP CONSTRAINT nodes_role_check;
 		DROP INDEX shardproxy.nodes_one_primary;
 		ALTER TABLE shardproxy.tables DROP CONSTRAINT tables_kind_check, DROP CONSTRAINT tables_check`

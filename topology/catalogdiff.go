@@ -19,6 +19,9 @@ type diff struct {
 	removedRanges []KeyRange
 	addedRanges   []KeyRange
 	rules         bool
+
+	removedMoving []int64
+	addedMoving   []Moving
 }
 
 // difference costs little where the snapshots share their lists.
@@ -26,7 +29,25 @@ func difference(base, next *Snapshot) (d diff) {
 	d.rules = !sameRules(&base.Rules, &next.Rules)
 	d.shards(base, next)
 	d.ranges(base, next)
+	d.moving(base, next)
 	return d
+}
+
+// moving walks both in the order of their numbers.
+func (d *diff) moving(base, next *Snapshot) {
+	if sameList(base.moving, next.moving) {
+		return
+	}
+	for _, m := range base.moving {
+		if i, found := findMoving(next.moving, m.ID); !found || next.moving[i].sum() != m.sum() {
+			d.removedMoving = append(d.removedMoving, m.ID)
+		}
+	}
+	for _, m := range next.moving {
+		if i, found := findMoving(base.moving, m.ID); !found || base.moving[i].sum() != m.sum() {
+			d.addedMoving = append(d.addedMoving, m)
+		}
+	}
 }
 
 // shards walks both in the order of their names.
@@ -125,6 +146,10 @@ func (d *diff) store(ctx context.Context, tx pgx.Tx, next *Snapshot) error {
 		},
 	}
 	steps = append(steps, d.nodeStep(next), d.rangeStep(next))
+	steps = append(steps, diffStep{len(d.removedMoving), "DELETE FROM shardproxy.moving WHERE id = ANY($1)", []any{d.removedMoving}})
+	for _, m := range d.addedMoving {
+		steps = append(steps, movingStep(&m))
+	}
 	for _, step := range steps {
 		if step.count == 0 {
 			continue
@@ -178,6 +203,15 @@ func (d *diff) rangeStep(next *Snapshot) diffStep {
 		SELECT u.first, u.last, s.id FROM unnest($1::bigint[], $2::bigint[], $3::text[]) u(first, last, shard)
 		JOIN shardproxy.shards s ON s.name = u.shard`
 	return diffStep{len(d.addedRanges), sql, []any{firsts(d.addedRanges), lasts, shards}}
+}
+
+func movingStep(m *Moving) diffStep {
+	lasts := make([]int64, len(m.Ranges))
+	for i, r := range m.Ranges {
+		lasts[i] = (r.End - 1).Signed()
+	}
+	const sql = "INSERT INTO shardproxy.moving (id, source, target, hold_epoch, firsts, lasts) VALUES ($1, $2, $3, $4, $5, $6)"
+	return diffStep{1, sql, []any{m.ID, m.Source, m.Target, int64(m.Hold), firsts(m.Ranges), lasts}}
 }
 
 func firsts(ranges []KeyRange) []int64 {

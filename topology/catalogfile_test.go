@@ -9,6 +9,7 @@ import (
 
 func TestFileRoundTrip(t *testing.T) {
 	for _, c := range []Content{richContent(), modelContent(), scaleContent(100)} {
+		c.Moving = nil // what is under way is not for another cluster
 		s := mustNew(t, c)
 		f := s.File()
 		content, err := f.Content()

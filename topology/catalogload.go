@@ -29,7 +29,7 @@ func loadSnapshot(ctx context.Context, tx pgx.Tx) (*Snapshot, error) {
 		return nil, err
 	}
 	l := catalogLoader{tx: tx, content: Content{Cluster: head.cluster, Epoch: head.epoch}}
-	for _, step := range []func(context.Context) error{l.readShards, l.readNodes, l.readRanges, l.readRules} {
+	for _, step := range []func(context.Context) error{l.readShards, l.readNodes, l.readRanges, l.readRules, l.readMoving} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -129,6 +129,25 @@ func (l *catalogLoader) readRanges(ctx context.Context) error {
 		}
 		r.Shard = shard
 		l.content.Ranges = append(l.content.Ranges, r)
+		return nil
+	})
+}
+
+func (l *catalogLoader) readMoving(ctx context.Context) error {
+	var m Moving
+	var hold int64
+	var starts, lasts []int64
+	const query = "SELECT id, source, target, hold_epoch, firsts, lasts FROM shardproxy.moving ORDER BY id"
+	return l.each(ctx, query, []any{&m.ID, &m.Source, &m.Target, &hold, &starts, &lasts}, func() error {
+		if len(starts) != len(lasts) {
+			return fmt.Errorf("%w: move %d has %d starts of ranges and %d ends", ErrDamaged, m.ID, len(starts), len(lasts))
+		}
+		next := m
+		next.Hold, next.Ranges = Epoch(hold), make([]KeyRange, len(starts))
+		for i := range starts {
+			next.Ranges[i] = KeyRange{Start: fromSigned(starts[i]), End: fromSigned(lasts[i]) + 1}
+		}
+		l.content.Moving = append(l.content.Moving, next)
 		return nil
 	})
 }

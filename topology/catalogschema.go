@@ -15,6 +15,8 @@ var migrationFiles embed.FS
 // migrations make each version of the catalog from the one before. One that was released is never changed.
 var migrations = []string{
 	"migrations/0001_catalog.sql",
+	"migrations/0002_moves.sql",
+	"migrations/0003_moving.sql",
 }
 
 // migrationLock is the advisory lock that keeps two programs from migrating one database.
@@ -45,7 +47,29 @@ func (c *Catalog) Init(ctx context.Context, s *Snapshot, who Actor) (created boo
 	return created, nil
 }
 
-func migrate(ctx context.Context, tx pgx.Tx) error {
+// Migrate creates the catalog without a cluster, or brings it to the newest version, which it gives, with the one before; 0
+// is none.
+func (c *Catalog) Migrate(ctx context.Context) (from, to int, err error) {
+	err = c.transact(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		var err error
+		if from, err = catalogVersion(ctx, tx); err != nil && !errors.Is(err, ErrNoCatalog) {
+			return err
+		}
+		if to = len(migrations); from > to {
+			return fmt.Errorf("the catalog is of version %d, this program knows version %d; use a newer shardproxy", from, to)
+		}
+		return migrate(ctx, tx)
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("bringing the catalog up to date: %w", err)
+	}
+	return from, to, nil
+}
+
+func migrate(ctx context.Context, tx pgx.Tx) error { return migrateTo(ctx, tx, len(migrations)) }
+
+// migrateTo stops at a version.
+func migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
 		return err
 	}
@@ -60,7 +84,7 @@ func migrate(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	for i := version; i < len(migrations); i++ {
+	for i := version; i < last; i++ {
 		sql, err := migrationFiles.ReadFile(migrations[i])
 		if err != nil {
 			return err
@@ -128,6 +152,12 @@ func insertAll(ctx context.Context, tx pgx.Tx, s *Snapshot, who Actor) error {
 	}
 	if err := insertRules(ctx, tx, &s.Rules); err != nil {
 		return err
+	}
+	for i := range s.moving {
+		step := movingStep(&s.moving[i])
+		if _, err := tx.Exec(ctx, step.sql, step.args...); err != nil {
+			return err
+		}
 	}
 	const meta = "INSERT INTO shardproxy.meta (cluster, epoch, checksum, key_columns, refuse_unlisted) VALUES ($1, $2, $3, $4, $5)"
 	if _, err := tx.Exec(ctx, meta, s.Cluster, int64(s.Epoch), int64(s.sum), notNil(s.Rules.Columns), s.Rules.RefuseUnlisted); err != nil {

@@ -11,8 +11,10 @@ import (
 
 // heard is one call of a watcher.
 type heard struct {
-	epoch Epoch
-	err   error
+	epoch  Epoch
+	err    error
+	schema bool
+	from   string
 }
 
 // watchInto runs Watch until the test ends.
@@ -21,7 +23,9 @@ func watchInto(t *testing.T, c *Catalog) <-chan heard {
 	news := make(chan heard, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- c.Watch(ctx, func(e Epoch, err error) { news <- heard{e, err} }) }()
+	go func() {
+		done <- c.Watch(ctx, func(e Epoch, err error) { news <- heard{epoch: e, err: err} }, func(from string) { news <- heard{schema: true, from: from} })
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -59,6 +63,10 @@ func TestCatalogWatch(t *testing.T) {
 	from := time.Now()
 	await(t, news, "a change", at(2))
 	t.Logf("heard of a change %v after its commit", time.Since(from))
+	if err := c.TellSchema(t.Context(), "me"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, news, "a change of tables", func(h heard) bool { return h.schema && h.from == "me" })
 
 	const kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%shardproxy.meta%' AND pid <> pg_backend_pid()"
 	if _, err := conn.Exec(t.Context(), kill); err != nil {
@@ -66,6 +74,7 @@ func TestCatalogWatch(t *testing.T) {
 	}
 	await(t, news, "the connection's end", func(h heard) bool { return h.err != nil && h.epoch == 2 })
 	await(t, news, "its return", at(2))
+	await(t, news, "changes of tables that there may have been", func(h heard) bool { return h.schema && h.from == "" })
 	if _, err := c.Commit(t.Context(), next, SplitRange{2}, dba); err != nil {
 		t.Fatal(err)
 	}

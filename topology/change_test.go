@@ -269,6 +269,7 @@ func TestApplyAgreesWithModel(t *testing.T) {
 				}
 			}
 			snap = next
+			checkMovingIndex(t, snap)
 			for cell, name := range owner {
 				for _, h := range []KeyHash{cell << 60, cell<<60 + 1<<60 - 1} {
 					if got := snap.Shards[snap.Owner(h)].Name; got != name {
@@ -294,7 +295,7 @@ func drawChange(t *rapid.T) Change {
 	name := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}).Draw(t, "shard")
 	node := Node{Host: name, Port: rapid.IntRange(1, 3).Draw(t, "port"), Database: "d", Role: Replica}
 	table := TableName{"public", name}
-	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	switch rapid.IntRange(0, 15).Draw(t, "kind") {
 	case 0:
 		return SplitRange{border("at")}
 	case 1:
@@ -315,6 +316,18 @@ func drawChange(t *rapid.T) Change {
 		return SetTable{Table: table, Column: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "column")}
 	case 9:
 		return SetTable{Table: table, Reference: true}
+	}
+	id := int64(rapid.IntRange(1, 3).Draw(t, "move"))
+	switch rapid.IntRange(0, 5).Draw(t, "of moves") {
+	case 0:
+		return EndMoving{id}
+	case 1, 2:
+		m := Moving{ID: id, Source: name, Target: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "target")}
+		m.Ranges = []KeyRange{{Start: border("start"), End: border("end")}}
+		if rapid.Bool().Draw(t, "held") {
+			m.Hold = Epoch(rapid.IntRange(1, 40).Draw(t, "hold"))
+		}
+		return SetMoving{m}
 	}
 	return MoveRange{border("start"), border("end"), name}
 }

@@ -22,10 +22,15 @@ func (s *Snapshot) Apply(c Change) (*Snapshot, error) {
 		return nil, fmt.Errorf("%v: %w", c, err)
 	}
 	next.Epoch++
-	if d.ownRanges {
-		if err := next.index(); err != nil {
-			return nil, fmt.Errorf("%v: %w", c, err)
-		}
+	var err error
+	switch {
+	case d.ownRanges:
+		err = next.index()
+	case d.ownMoving, d.ownShards:
+		err = next.indexMoving()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", c, err)
 	}
 	return &next, nil
 }
@@ -34,7 +39,7 @@ func (s *Snapshot) Apply(c Change) (*Snapshot, error) {
 // applied ranges, names and sum are right; starts, owners and radix are made at the end.
 type draft struct {
 	*Snapshot
-	ownShards, ownNames, ownRanges, ownRules bool
+	ownShards, ownNames, ownRanges, ownRules, ownMoving bool
 
 	buf []byte // of shardSum
 }
@@ -52,6 +57,13 @@ func (d *draft) mutableNames() []ShardID {
 		d.ownNames, d.names = true, slices.Clone(d.names)
 	}
 	return d.names
+}
+
+func (d *draft) mutableMoving() []Moving {
+	if !d.ownMoving {
+		d.ownMoving, d.moving = true, slices.Clone(d.moving)
+	}
+	return d.moving
 }
 
 // mutableRanges leaves room, so that a few splits do not copy the list again.

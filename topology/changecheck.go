@@ -18,6 +18,7 @@ type Content struct {
 	Shards  []Shard
 	Ranges  []KeyRange
 	Rules   KeyRules
+	Moving  []Moving
 }
 
 // New makes the snapshot of c, after checking everything: names are unique, a shard has one primary, no
@@ -35,7 +36,7 @@ func New(c Content) (*Snapshot, error) {
 func newSnapshot(c Content) (*Snapshot, error) {
 	s := &Snapshot{
 		Cluster: c.Cluster, Epoch: c.Epoch, Shards: slices.Clone(c.Shards), Rules: c.Rules,
-		Schema: &Schema{Rules: c.Rules}, ranges: slices.Clone(c.Ranges),
+		Schema: &Schema{Rules: c.Rules}, ranges: slices.Clone(c.Ranges), moving: slices.Clone(c.Moving),
 	}
 	if err := checkName("the cluster's name", c.Cluster, nameMax); err != nil {
 		return nil, err
@@ -63,6 +64,17 @@ func newSnapshot(c Content) (*Snapshot, error) {
 	if err := checkRules(&c.Rules); err != nil {
 		return nil, err
 	}
+	if len(s.moving) > MovingMax {
+		return nil, fmt.Errorf("%d moves are more than %d", len(s.moving), MovingMax)
+	}
+	for i := range s.moving {
+		if i > 0 && s.moving[i-1].ID >= s.moving[i].ID {
+			return nil, fmt.Errorf("the moves %d and %d are not in order", s.moving[i-1].ID, s.moving[i].ID)
+		}
+		if err := s.checkMoving(&s.moving[i]); err != nil {
+			return nil, fmt.Errorf("move %d: %w", s.moving[i].ID, err)
+		}
+	}
 	if err := s.index(); err != nil {
 		return nil, err
 	}
@@ -72,7 +84,7 @@ func newSnapshot(c Content) (*Snapshot, error) {
 
 // Content gives what s was made from. The caller must not change it.
 func (s *Snapshot) Content() Content {
-	return Content{Cluster: s.Cluster, Epoch: s.Epoch, Shards: s.Shards, Ranges: s.ranges, Rules: s.Rules}
+	return Content{Cluster: s.Cluster, Epoch: s.Epoch, Shards: s.Shards, Ranges: s.ranges, Rules: s.Rules, Moving: s.moving}
 }
 
 // Longest names, in bytes.

@@ -17,7 +17,7 @@ import (
 const (
 	snapshotMark  = 'S'
 	deltaMark     = 'D'
-	encodeVersion = 1
+	encodeVersion = 2 // 1 knew of no moves
 	crcSize       = 4
 )
 
@@ -36,6 +36,10 @@ func (s *Snapshot) Encode() []byte {
 	dst = appendRules(dst, &s.Rules)
 	dst = s.appendShards(dst)
 	dst = s.appendRanges(dst)
+	dst = binary.AppendUvarint(dst, uint64(len(s.moving)))
+	for i := range s.moving {
+		dst = s.moving[i].append(dst)
+	}
 	return appendCRC(dst)
 }
 
@@ -124,6 +128,12 @@ func decodeSnapshot(data []byte) (*Snapshot, error) {
 	c.Rules = d.rules()
 	c.Shards = d.shards()
 	c.Ranges = d.ranges()
+	if data[1] > 1 {
+		c.Moving = make([]Moving, d.count(MovingMax, 20))
+		for i := range c.Moving {
+			c.Moving[i] = d.moving()
+		}
+	}
 	if err := d.end(); err != nil {
 		return nil, err
 	}
@@ -198,8 +208,8 @@ func openFrame(data []byte, mark byte) (*decoder, error) {
 	if crc32.Checksum(body, castagnoli) != crc {
 		return nil, fmt.Errorf("%w: the CRC is wrong", ErrDamaged)
 	}
-	if data[1] != encodeVersion {
-		return nil, fmt.Errorf("its format is version %d, and only version %d is known: another shardproxy is older or newer than this one", data[1], encodeVersion)
+	if data[1] == 0 || data[1] > encodeVersion {
+		return nil, fmt.Errorf("its format is version %d, and versions up to %d are known: another shardproxy is older or newer than this one", data[1], encodeVersion)
 	}
 	return &decoder{rest: body[2:]}, nil
 }

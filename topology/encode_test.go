@@ -26,6 +26,10 @@ func richContent() Content {
 			Columns:   []string{"user_id", "creator_user_id"},
 			Named:     map[TableName]string{{"", "users"}: "id", {"s", "t"}: "x"}, RefuseUnlisted: true,
 		},
+		Moving: []Moving{
+			{ID: 3, Source: "s10", Target: "ü 2", Ranges: []KeyRange{{Start: 1, End: 2}, {Start: 1 << 63, End: 0}}},
+			{ID: 1 << 40, Source: "ü 2", Target: "s10", Ranges: []KeyRange{{Start: 2, End: 1 << 62}}, Hold: 78},
+		},
 	}
 }
 
@@ -65,7 +69,7 @@ func TestEncodingIsWhole(t *testing.T) {
 	for _, v := range []struct {
 		value  any
 		fields int
-	}{{KeyRules{}, 5}, {Shard{}, 3}, {Node{}, 4}, {KeyRange{}, 3}, {Content{}, 5}} {
+	}{{KeyRules{}, 5}, {Shard{}, 3}, {Node{}, 4}, {KeyRange{}, 3}, {Content{}, 6}, {Moving{}, 5}} {
 		if n := reflect.TypeOf(v.value).NumField(); n != v.fields {
 			t.Errorf("%T has %d fields, not %d: extend Encode, the checksum, the catalog and File, and then this test", v.value, n, v.fields)
 		}
@@ -92,6 +96,12 @@ func TestChecksumSeesEveryField(t *testing.T) {
 		"reference":      func(c *Content) { delete(c.Rules.Reference, TableName{"public", "countries"}) },
 		"columns":        func(c *Content) { c.Rules.Columns = []string{"creator_user_id", "user_id"} },
 		"named":          func(c *Content) { c.Rules.Named[TableName{"", "users"}] = "x" },
+		"move":           func(c *Content) { c.Moving[0].ID = 4 },
+		"moves":          func(c *Content) { c.Moving = c.Moving[:1] },
+		"source":         func(c *Content) { c.Moving[0].Source = "s1" },
+		"target":         func(c *Content) { c.Moving[0].Target = "s1" },
+		"hold":           func(c *Content) { c.Moving[0].Hold = 78 },
+		"moving range":   func(c *Content) { c.Moving[0].Ranges[1].Start++ },
 		"unlisted":       func(c *Content) { c.Rules.RefuseUnlisted = false },
 	} {
 		c := richContent()

@@ -16,6 +16,9 @@ const (
 	kindSplitRange    = 10
 	kindMergeRange    = 11
 	kindBatch         = 12
+	kindBurnEpoch     = 13
+	kindSetMoving     = 14
+	kindEndMoving     = 15
 )
 
 func (c AddShard) encode(dst []byte) []byte {
@@ -69,6 +72,12 @@ func (c Batch) encode(dst []byte) []byte {
 		dst = change.encode(dst)
 	}
 	return dst
+}
+
+func (c SetMoving) encode(dst []byte) []byte { return c.Moving.append(append(dst, kindSetMoving)) }
+
+func (c EndMoving) encode(dst []byte) []byte {
+	return binary.AppendUvarint(append(dst, kindEndMoving), uint64(c.ID))
 }
 
 func appendNode(dst []byte, n Node) []byte {
@@ -132,6 +141,12 @@ func (d *decoder) single(kind byte) Change {
 		return SplitRange{KeyHash(d.uint64())}
 	case kindMergeRange:
 		return MergeRange{KeyHash(d.uint64())}
+	case kindBurnEpoch:
+		return BurnEpoch{}
+	case kindSetMoving:
+		return SetMoving{d.moving()}
+	case kindEndMoving:
+		return EndMoving{int64(d.uvarint())}
 	}
 	d.fail("its change is of the unknown kind %d", kind)
 	return nil

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// The checksum is the sum, modulo 2^64, of one hash for each shard, each range, the rules and the cluster's
+// The checksum is the sum, modulo 2^64, of one hash for each shard, each range, each move, the rules and the cluster's
 // name. So a change adjusts it by what it touched, and it does not depend on order. A range counts with the name of its
 // shard, not the number.
 
@@ -24,6 +24,9 @@ func (s *Snapshot) wholeSum() uint64 {
 	}
 	for _, r := range s.ranges {
 		sum += rangeSum(r, names[r.Shard])
+	}
+	for i := range s.moving {
+		sum += s.moving[i].sum()
 	}
 	return sum
 }

@@ -37,6 +37,10 @@ type GossipHandler interface {
 	// or too old. The handler owns payload.
 	Deliver(from string, at MapState, kind byte, payload []byte)
 
+	// SchemaNews is called when a peer has told of a change of tables: at once as a rule, else when this proxy hears of it in
+	// some other way, as after a cut. It may be called more than once for one change. It must be quick.
+	SchemaNews()
+
 	// CatchUp, which may run at the same time as Deliver, is called while a live peer has a later map, or another one of the same epoch, which no delivery has
 	// mended: one call at a time, again and again with growing pauses. It may call Fetch, or read the catalog.
 	CatchUp(ctx context.Context, peer string, at MapState) error
@@ -71,6 +75,8 @@ type Gossip struct {
 	differ  chan healthDiff // to the health loop: a peer has other items
 	urgent  atomic.Bool     // the news came without its payload: do not wait for it
 	serving servedMaps
+	counts  gossipCounts
+	cancels allowance     // of those that are forwarded
 	started chan struct{} // closed once peers can reach us
 
 	list      atomic.Pointer[memberlist.Memberlist]
@@ -154,7 +160,7 @@ func (g *Gossip) open() error {
 		_ = inner.Shutdown()
 		return err
 	}
-	g.transport = newGossipTransport(inner, g.cfg.Timing.Stream, g.serveStream)
+	g.transport = newGossipTransport(inner, g.cfg.Timing.Stream, &g.counts, g.serveStream)
 	d := &gossipDelegate{g}
 	conf.Transport, conf.Logger = g.transport, g.memberlistLog()
 	conf.Delegate, conf.Events, conf.Merge, conf.Alive, conf.Conflict = d, d, d, d, d
@@ -194,14 +200,14 @@ func (g *Gossip) Address() string {
 	return ""
 }
 
-// Keys is the ring of keys, for a rotation.
+// Keys is the ring of this proxy alone.
 func (g *Gossip) Keys() *GossipKeys { return g.keys }
 
 // Health is what the proxies tell each other of nodes.
 func (g *Gossip) Health() *HealthMap { return g.health }
 
-// Broadcast tells all peers that this proxy goes by another map, with the change that led to it. Handler.Local must
-// give that map already. A payload above GossipPayloadMax is left out: the peers hear of the epoch and fetch the rest.
+// Broadcast tells all peers that this proxy goes by another map, with the change that led to it, of a kind below 128.
+// Handler.Local must give that map already. A payload above GossipPayloadMax is left out: the peers hear of the epoch and fetch the rest.
 func (g *Gossip) Broadcast(kind byte, payload []byte) (whole bool) {
 	whole = len(payload) <= GossipPayloadMax
 	if !whole {
@@ -264,6 +270,8 @@ func (g *Gossip) deliverLoop(ctx context.Context) {
 		case d := <-g.deliver:
 			g.handler.Deliver(d.from, d.at, d.kind, d.payload)
 			g.settle()
+		case <-g.peers.schema:
+			g.handler.SchemaNews()
 		case <-ctx.Done():
 			return
 		}

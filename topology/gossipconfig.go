@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,7 +67,8 @@ type GossipConfig struct {
 	Keys      [][]byte // AES keys of 16, 24 or 32 bytes, the first one encrypts; none: plain text, open to all
 	Timing    GossipTiming
 	Log       *slog.Logger
-	OnHealth  func(HealthItem) // of each item that came from a peer; must be quick and not call Gossip; may be nil
+	OnHealth  func(HealthItem)                                     // of each item that came from a peer; must be quick and not call Gossip; may be nil
+	OnCancel  func(ctx context.Context, pid uint32, secret string) // cancels what a client of ours waits for: see ForwardCancel; may be nil
 
 	network func() (gossipNetwork, error) // in place of UDP and TCP
 }

@@ -218,8 +218,14 @@ func (g *Gossip) hear(rec gossipRecord, kind byte, msg, payload []byte) {
 		return
 	}
 	g.spread(slices.Clone(msg))
+	if kind == newsSchema {
+		g.peers.toldSchema(rec.schema)
+	}
 	g.peers.apply(rec, false)
 	if rec.leaving {
+		return
+	}
+	if kind == newsSchema {
 		return
 	}
 	if kind == 0 && len(payload) == 0 {

@@ -25,6 +25,7 @@ type fakeProxy struct {
 	body      []byte
 	delivered []delivery
 	fetched   int
+	schemas   int  // calls of SchemaNews
 	deaf      bool // ignores what is delivered
 	changed   chan struct{}
 }
@@ -95,6 +96,18 @@ func (p *fakeProxy) Deliver(from string, at MapState, kind byte, payload []byte)
 	if apply {
 		p.set(at, nil)
 	}
+}
+
+func (p *fakeProxy) SchemaNews() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.schemas++
+}
+
+func (p *fakeProxy) schemaNews() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.schemas
 }
 
 func (p *fakeProxy) CatchUp(ctx context.Context, peer string, _ MapState) error {

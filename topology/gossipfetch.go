@@ -1,13 +1,11 @@
 package topology
 
 import (
-	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -23,19 +21,6 @@ const (
 	servedNames = 16
 
 	fetchTries = 6
-	streamsMax = 64 // requests in work, of all kinds
-)
-
-// Requests on a sealed stream.
-const (
-	requestMap    byte = iota + 1 // record with the map the client has
-	requestHealth                 // record, then the buckets wanted
-)
-
-// Responses start with one of these.
-const (
-	responseOK    byte = iota + 1
-	responseOther      // ask somebody else: names follow
 )
 
 // ErrNoMap is why Fetch got nothing: no peer that was asked has a later map, or time for us.
@@ -93,9 +78,11 @@ func (g *Gossip) Fetch(ctx context.Context, peer string) ([]byte, error) {
 	for try := range fetchTries {
 		b, others, err := g.fetch(ctx, peer)
 		if err != nil {
+			g.counts.fetchesFailed.Add(1)
 			return nil, fmt.Errorf("gossip: map from %s: %w", peer, err)
 		}
 		if others == nil {
+			g.counts.fetches.Add(1)
 			return b, nil
 		}
 		if len(others) > 0 && (try%2 == 0 || rand.IntN(2) == 0) {
@@ -105,32 +92,15 @@ func (g *Gossip) Fetch(ctx context.Context, peer string) ([]byte, error) {
 			return nil, ctx.Err()
 		}
 	}
+	g.counts.fetchesFailed.Add(1)
 	return nil, ErrNoMap
 }
 
 func (g *Gossip) fetch(ctx context.Context, peer string) (data []byte, others []string, err error) {
 	rec := g.peers.record()
-	s, done, err := g.request(ctx, peer, rec.append([]byte{requestMap}))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer done()
-	unpacked := flate.NewReader(s)
-	r := io.LimitReader(unpacked, MapBytesMax+2)
-	status := make([]byte, 1)
-	if _, err := io.ReadFull(r, status); err != nil {
-		return nil, nil, hungUp(err)
-	}
-	data, err = io.ReadAll(r)
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case len(data) > MapBytesMax:
-		return nil, nil, fmt.Errorf("more than %d bytes", MapBytesMax)
-	case !s.ended:
-		return nil, nil, io.ErrUnexpectedEOF
-	case status[0] == responseOK:
-		return data, nil, nil
+	status, data, err := g.exchange(ctx, peer, rec.append([]byte{requestMap}), MapBytesMax)
+	if err != nil || status == responseOK {
+		return data, nil, err
 	}
 	others = []string{}
 	for m := (messageReader{b: data}); len(m.b) > 0 && !m.bad; {
@@ -139,88 +109,6 @@ func (g *Gossip) fetch(ctx context.Context, peer string) (data []byte, others []
 		}
 	}
 	return nil, others, nil
-}
-
-func hungUp(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return errors.New("the peer hung up; has it the same cluster name and key?")
-	}
-	return err
-}
-
-// request opens a sealed stream to a peer and sends a request. done must be called at the end.
-func (g *Gossip) request(ctx context.Context, peer string, body []byte) (*sealedStream, func(), error) {
-	to, ok := g.peers.address(peer)
-	if !ok || g.list.Load() == nil {
-		return nil, nil, errors.New("not a member")
-	}
-	dialCtx, cancel := context.WithTimeout(ctx, g.cfg.Timing.Stream)
-	defer cancel()
-	conn, err := g.transport.dial(dialCtx, to.Addr)
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	done := func() {
-		stop()
-		_ = conn.Close()
-	}
-	s, err := openSealed(conn, g.cfg.Timing.Stream, g.keys.secrets(), g.cfg.Cluster)
-	if err == nil {
-		_, _ = s.Write(body) // fits one frame
-		err = s.finish()
-	}
-	if err != nil {
-		done()
-		return nil, nil, err
-	}
-	return s, done, nil
-}
-
-// serveStream answers one request. The transport closes conn.
-func (g *Gossip) serveStream(conn net.Conn) {
-	if !g.serving.begin(&g.serving.streams, streamsMax) {
-		return
-	}
-	defer g.serving.end(&g.serving.streams)
-	if err := g.answerStream(conn); err != nil {
-		g.limited.warn("gossip: stream refused or broken", "from", conn.RemoteAddr(), "error", err)
-	}
-}
-
-func (g *Gossip) answerStream(conn net.Conn) error {
-	s, err := acceptSealed(conn, g.cfg.Timing.Stream, g.keys.secrets(), g.cfg.Cluster)
-	if err != nil {
-		return err
-	}
-	body, err := io.ReadAll(io.LimitReader(s, 1024))
-	if err != nil {
-		return err
-	}
-	r := messageReader{b: body}
-	kind, rec := r.byte(), r.record()
-	z, err := flate.NewWriter(s, flate.BestSpeed)
-	if err != nil {
-		return err
-	}
-	switch {
-	case kind == requestMap && !r.bad:
-		err = g.serveMap(rec, z)
-	case kind == requestHealth && !r.bad:
-		buckets := r.uint64()
-		if _, err = z.Write([]byte{responseOK}); err == nil {
-			_, err = z.Write(g.health.encode(buckets))
-		}
-	default:
-		return errGossipFormat
-	}
-	if err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	return s.finish()
 }
 
 // serveMap writes our map for the peer that sent rec, or whom else to ask.
@@ -244,6 +132,7 @@ func (g *Gossip) serveMap(rec gossipRecord, w io.Writer) error {
 	if err := g.handler.WriteMap(rec.state, w); err != nil {
 		return err
 	}
+	g.counts.served.Add(1)
 	g.serving.served(rec.name, own.Epoch)
 	return nil
 }

@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"compress/flate"
 	"context"
 	"encoding/binary"
 	"io"
@@ -31,19 +30,11 @@ func (g *Gossip) healthLoop(ctx context.Context) {
 
 func (g *Gossip) fetchHealth(ctx context.Context, d healthDiff) error {
 	rec := g.peers.record()
-	s, done, err := g.request(ctx, d.peer, binary.BigEndian.AppendUint64(rec.append([]byte{requestHealth}), d.buckets))
+	_, b, err := g.exchange(ctx, d.peer, binary.BigEndian.AppendUint64(rec.append([]byte{requestHealth}), d.buckets), healthBytesMax)
 	if err != nil {
 		return err
 	}
-	defer done()
-	b, err := io.ReadAll(io.LimitReader(flate.NewReader(s), healthBytesMax))
-	if err != nil {
-		return hungUp(err)
-	}
-	if len(b) == 0 || b[0] != responseOK {
-		return errGossipFormat
-	}
-	for r := (messageReader{b: b[1:]}); len(r.b) > 0; {
+	for r := (messageReader{b: b}); len(r.b) > 0; {
 		it := r.item()
 		if r.bad {
 			return errGossipFormat
@@ -51,6 +42,19 @@ func (g *Gossip) fetchHealth(ctx context.Context, d healthDiff) error {
 		g.mergeItem(it, false)
 	}
 	return nil
+}
+
+// serveHealth writes the items that a peer asks for.
+func (g *Gossip) serveHealth(r *messageReader, w io.Writer) error {
+	buckets := r.uint64()
+	if r.bad {
+		return errGossipFormat
+	}
+	if _, err := w.Write([]byte{responseOK}); err != nil {
+		return err
+	}
+	_, err := w.Write(g.health.encode(buckets))
+	return err
 }
 
 // receiveItems takes in the items of a packet, and passes on what is new.

@@ -15,7 +15,7 @@ import (
 const (
 	joinsMax     = 8                      // addresses tried in one round, so that a long list does not hold up the next round
 	joinPauseMin = 250 * time.Millisecond // between two rounds of a proxy that is alone
-	joinPauseMax = 10 * time.Second
+	joinPauseMax = 3 * time.Second        // a cut that has ended is noticed soon, and a few packets each time cost nothing
 	lookupMax    = 5 * time.Second
 )
 

@@ -2,6 +2,8 @@ package topology
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"slices"
 	"sync"
@@ -9,11 +11,20 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// GossipKeys is the ring of AES keys. A rotation without a break goes through all proxies three times: Install the
-// new key on each, then Use it on each, then Remove the old one from each.
+// GossipKeys is the ring of AES keys of this proxy. A rotation without a break goes through all proxies three times: Install
+// the new key on each, then Use it on each, then Remove the old one from each. Gossip's AddKey, UseKey and RemoveKey do so.
 type GossipKeys struct {
 	mu   sync.Mutex // one change at a time
 	ring *memberlist.Keyring
+}
+
+// KeyFingerprint names a key without telling it: the first half of a hash, 16 hexadecimal digits.
+type KeyFingerprint string
+
+// FingerprintKey gives the fingerprint of a key.
+func FingerprintKey(key []byte) KeyFingerprint {
+	sum := sha256.Sum256(append([]byte("shardproxy gossip key "), key...))
+	return KeyFingerprint(hex.EncodeToString(sum[:8]))
 }
 
 func newGossipKeys(keys [][]byte) (*GossipKeys, error) {
@@ -32,72 +43,90 @@ func newGossipKeys(keys [][]byte) (*GossipKeys, error) {
 	return &GossipKeys{ring: ring}, nil
 }
 
+// Why the ring was not changed.
 var (
-	errPlainGossip = errors.New("gossip: this proxy was started without a key, so it has no ring to change")
-	errUnknownKey  = errors.New("gossip: the key is not in the ring; install it first")
-	errPrimaryKey  = errors.New("gossip: the key is in use; use another one first")
-	errManyKeys    = errors.New("gossip: the ring is full; remove a key first")
+	ErrPlainGossip = errors.New("gossip: this proxy was started without a key, so it has no ring to change")
+	ErrUnknownKey  = errors.New("gossip: the key is not in the ring; add it first")
+	ErrKeyInUse    = errors.New("gossip: the key is in use; use another one first")
+	ErrManyKeys    = errors.New("gossip: the ring is full; remove a key first")
 )
+
+// change runs f, which may change the ring, alone.
+func (k *GossipKeys) change(f func() error) error {
+	if k.ring == nil {
+		return ErrPlainGossip
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return f()
+}
 
 // Install lets the proxy read what is encrypted with key.
 func (k *GossipKeys) Install(key []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	switch {
-	case k.ring == nil:
-		return errPlainGossip
-	case k.has(key):
-		return nil
-	case len(k.ring.GetKeys()) >= gossipKeysMax:
-		return errManyKeys
-	}
-	return k.ring.AddKey(bytes.Clone(key))
+	return k.change(func() error {
+		switch ring := k.ring.GetKeys(); {
+		case k.find(FingerprintKey(key)) != nil:
+			return nil
+		case len(ring) >= gossipKeysMax:
+			return ErrManyKeys
+		}
+		return k.ring.AddKey(bytes.Clone(key))
+	})
 }
 
-// Use encrypts with key from now on.
-func (k *GossipKeys) Use(key []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	switch {
-	case k.ring == nil:
-		return errPlainGossip
-	case !k.has(key):
-		return errUnknownKey
-	}
-	return k.ring.UseKey(key)
+// Use encrypts with a key of the ring from now on.
+func (k *GossipKeys) Use(name KeyFingerprint) error {
+	return k.change(func() error {
+		key := k.find(name)
+		if key == nil {
+			return ErrUnknownKey
+		}
+		return k.ring.UseKey(key)
+	})
 }
 
-// Remove refuses what is encrypted with key from now on.
-func (k *GossipKeys) Remove(key []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	switch {
-	case k.ring == nil:
-		return errPlainGossip
-	case !k.has(key):
-		return errUnknownKey
-	case bytes.Equal(k.ring.GetPrimaryKey(), key):
-		return errPrimaryKey
-	}
-	// memberlist's RemoveKey shifts the keys after this one in the very array that packets being decrypted are
-	// looking at. So the key is brought to the end first: Use puts a key in front and leaves the order of the rest.
-	// A packet sent within these microseconds may come under a key that a peer lacks, and is lost.
-	list := slices.Clone(k.ring.GetKeys())
-	for _, other := range slices.Backward(list) {
-		if !bytes.Equal(other, key) {
-			if err := k.ring.UseKey(other); err != nil {
-				return err
+// Remove refuses what is encrypted with a key of the ring from now on.
+func (k *GossipKeys) Remove(name KeyFingerprint) error {
+	return k.change(func() error {
+		key := k.find(name)
+		switch {
+		case key == nil:
+			return ErrUnknownKey
+		case bytes.Equal(k.ring.GetPrimaryKey(), key):
+			return ErrKeyInUse
+		}
+		// memberlist's RemoveKey shifts the keys after this one in the very array that packets being decrypted are
+		// looking at. So the key is brought to the end first: UseKey puts a key in front and leaves the order of the rest.
+		// A packet sent within these microseconds may come under a key that a peer lacks, and is lost.
+		list := slices.Clone(k.ring.GetKeys())
+		for _, other := range slices.Backward(list) {
+			if !bytes.Equal(other, key) {
+				if err := k.ring.UseKey(other); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	return k.ring.RemoveKey(key)
+		return k.ring.RemoveKey(key)
+	})
 }
 
-// Count is the number of keys, 0 for plain text.
-func (k *GossipKeys) Count() int { return len(k.secrets()) }
+// List names the keys, the one in use first; none for plain text.
+func (k *GossipKeys) List() []KeyFingerprint {
+	var list []KeyFingerprint
+	for _, key := range k.secrets() {
+		list = append(list, FingerprintKey(key))
+	}
+	return list
+}
 
-func (k *GossipKeys) has(key []byte) bool {
-	return slices.ContainsFunc(k.ring.GetKeys(), func(o []byte) bool { return bytes.Equal(o, key) })
+// find gives a key of the ring, nil for none.
+func (k *GossipKeys) find(name KeyFingerprint) []byte {
+	for _, key := range k.ring.GetKeys() {
+		if FingerprintKey(key) == name {
+			return key
+		}
+	}
+	return nil
 }
 
 // secrets is the keys, the one in use first; none without a ring.

@@ -16,8 +16,11 @@ const (
 	gossipItem                   // health items up to the end
 )
 
+// newsSchema is the kind of news that tell of a change of tables. All kinds of a handler are below 128.
+const newsSchema = 128
+
 // gossipVersion is part of the metadata of each peer; one with another version is refused.
-const gossipVersion = 1
+const gossipVersion = 2
 
 var errGossipFormat = errors.New("gossip: malformed message")
 
@@ -26,6 +29,7 @@ type gossipRecord struct {
 	name    string
 	stamp   uint64 // microseconds since 1970, or one more than the last where the clock gives no more
 	state   MapState
+	schema  uint64 // stamp of the latest change of tables that it has heard of, 0 for none since it started
 	leaving bool
 }
 
@@ -54,6 +58,7 @@ func (r *gossipRecord) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, r.stamp)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.state.Epoch))
 	dst = binary.BigEndian.AppendUint64(dst, r.state.Checksum)
+	dst = binary.BigEndian.AppendUint64(dst, r.schema)
 	flags := byte(0)
 	if r.leaving {
 		flags = 1
@@ -131,6 +136,7 @@ func (r *messageReader) text() string { return string(r.take(int(r.byte()))) }
 func (r *messageReader) record() gossipRecord {
 	rec := gossipRecord{name: r.text(), stamp: r.uint64()}
 	rec.state = MapState{Epoch: Epoch(r.uint64()), Checksum: r.uint64()}
+	rec.schema = r.uint64()
 	rec.leaving = r.byte()&1 != 0
 	if rec.name == "" || len(rec.name) > gossipNameMax {
 		r.bad = true

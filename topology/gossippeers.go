@@ -47,8 +47,9 @@ const (
 
 // peerTable is what this proxy knows of itself and of the others.
 type peerTable struct {
-	name  string
-	local func() MapState
+	name   string
+	local  func() MapState
+	schema chan struct{} // of size 1: a peer knows of a later change of tables
 
 	mu      sync.Mutex
 	self    gossipRecord
@@ -71,7 +72,7 @@ type peerEntry struct {
 }
 
 func newPeerTable(name string, local func() MapState) *peerTable {
-	t := &peerTable{name: name, local: local, peers: map[string]*peerEntry{}, waiters: map[string]Epoch{}, changed: make(chan struct{})}
+	t := &peerTable{name: name, local: local, schema: make(chan struct{}, 1), peers: map[string]*peerEntry{}, waiters: map[string]Epoch{}, changed: make(chan struct{})}
 	t.self = gossipRecord{name: name, stamp: nextStamp(0), state: local()}
 	return t
 }
@@ -159,6 +160,7 @@ func (t *peerTable) joined(n *memberlist.Node, rec gossipRecord) {
 	if rec.stamp > e.rec.stamp {
 		e.rec = rec
 	}
+	t.heardSchema(rec.schema)
 	t.forget()
 	t.change()
 }
@@ -214,6 +216,7 @@ func (t *peerTable) apply(rec gossipRecord, direct bool) bool {
 		if changed {
 			t.change()
 		}
+		t.heardSchema(rec.schema)
 	}
 	if direct {
 		if e.unanswered >= suspectAfter {

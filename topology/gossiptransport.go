@@ -50,9 +50,11 @@ func listenGossip(cfg *GossipConfig, logger *log.Logger) (gossipNetwork, error) 
 type gossipTransport struct {
 	gossipNetwork
 	idle    time.Duration
+	counts  *gossipCounts
 	serve   func(net.Conn)
-	streams chan net.Conn // for memberlist
-	pending chan struct{} // incoming streams that have not yet shown whose they are
+	packets chan *memberlist.Packet // for memberlist
+	streams chan net.Conn           // for memberlist
+	pending chan struct{}           // incoming streams that have not yet shown whose they are
 	done    chan struct{}
 	wg      sync.WaitGroup
 
@@ -85,7 +87,15 @@ func (c *gossipConn) Read(b []byte) (int, error) {
 		c.first = c.first[n:]
 		return n, nil
 	}
-	return c.Conn.Read(b)
+	n, err := c.Conn.Read(b)
+	c.t.counts.streamBytesReceived.Add(int64(n))
+	return n, err
+}
+
+func (c *gossipConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.t.counts.streamBytesSent.Add(int64(n))
+	return n, err
 }
 
 func (c *gossipConn) Close() error {
@@ -95,9 +105,10 @@ func (c *gossipConn) Close() error {
 	return c.Conn.Close()
 }
 
-func newGossipTransport(n gossipNetwork, idle time.Duration, serve func(net.Conn)) *gossipTransport {
+func newGossipTransport(n gossipNetwork, idle time.Duration, counts *gossipCounts, serve func(net.Conn)) *gossipTransport {
 	t := &gossipTransport{
-		gossipNetwork: n, idle: idle, serve: serve, streams: make(chan net.Conn), pending: make(chan struct{}, pendingMax),
+		gossipNetwork: n, idle: idle, counts: counts, serve: serve,
+		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), pending: make(chan struct{}, pendingMax),
 		done: make(chan struct{}), conns: map[*gossipConn]struct{}{},
 	}
 	t.dials, t.stopDial = context.WithCancel(context.Background())
@@ -117,13 +128,25 @@ func (t *gossipTransport) track(c net.Conn, out bool) (*gossipConn, error) {
 	}
 	gc := &gossipConn{Conn: c, t: t, out: out}
 	t.conns[gc] = struct{}{}
+	if out {
+		t.counts.streamsOpened.Add(1)
+	}
 	return gc, nil
 }
 
 func (t *gossipTransport) accept() {
 	for {
 		select {
+		case p := <-t.gossipNetwork.PacketCh():
+			t.counts.packetsReceived.Add(1)
+			t.counts.packetBytesReceived.Add(int64(len(p.Buf)))
+			select {
+			case t.packets <- p:
+			case <-t.done:
+				return
+			}
 		case c := <-t.gossipNetwork.StreamCh():
+			t.counts.streamsAccepted.Add(1)
 			select {
 			case t.pending <- struct{}{}:
 				t.wg.Go(func() { t.sort(c) })
@@ -145,7 +168,7 @@ func (t *gossipTransport) sort(raw net.Conn) {
 	}
 	first := make([]byte, 1)
 	_ = c.SetDeadline(time.Now().Add(t.idle))
-	n, _ := c.Conn.Read(first)
+	n, _ := c.Read(first)
 	<-t.pending
 	switch {
 	case n == 0:
@@ -161,6 +184,21 @@ func (t *gossipTransport) sort(raw net.Conn) {
 			_ = c.Close()
 		}
 	}
+}
+
+// PacketCh is the incoming packets.
+func (t *gossipTransport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+
+// WriteTo is WriteToAddress for an address without a name.
+func (t *gossipTransport) WriteTo(b []byte, addr string) (time.Time, error) {
+	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+// WriteToAddress sends a packet.
+func (t *gossipTransport) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
+	t.counts.packetsSent.Add(1)
+	t.counts.packetBytesSent.Add(int64(len(b)))
+	return t.gossipNetwork.WriteToAddress(b, to)
 }
 
 // StreamCh is memberlist's share of the incoming streams.

@@ -3,6 +3,7 @@ package topology
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,11 +13,8 @@ import (
 	"time"
 )
 
-// The kinds of gossip messages of a Keeper.
-const (
-	keeperDelta  = 1 // an encoded Delta
-	keeperSchema = 2 // nothing: the tables have changed
-)
+// keeperDelta is the kind of the gossip messages of a Keeper: an encoded Delta.
+const keeperDelta = 1
 
 // keeperCatalogTime bounds how long a proxy that starts waits for the catalog before it takes its state file.
 const keeperCatalogTime = 5 * time.Second
@@ -40,17 +38,19 @@ type KeeperConfig struct {
 // A map is only taken where its epoch is higher than ours: the catalog decides, whoever brings the news.
 type Keeper struct {
 	cfg     KeeperConfig
+	id      string // of this proxy's life, among those who watch the catalog
 	publish func(*Snapshot)
 	current atomic.Pointer[Snapshot]
 	trouble atomic.Pointer[string]
 	gossip  atomic.Pointer[Gossip]
+	asking  atomic.Bool // the catalog is being asked for what Behind told of
 
 	mu sync.Mutex // held while a map is taken, so that they come in order
 }
 
 // NewKeeper makes a Keeper that gives each map it takes to publish, one at a time. It starts nothing.
 func NewKeeper(cfg KeeperConfig, publish func(*Snapshot)) *Keeper {
-	return &Keeper{cfg: cfg, publish: publish}
+	return &Keeper{cfg: cfg, publish: publish, id: rand.Text()}
 }
 
 // Start takes the first map: of the catalog, or of the state file where the catalog does not answer.
@@ -90,7 +90,27 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case ctx.Err() == nil:
 			k.failed("the catalog does not answer", err)
 		}
+	}, func(from string) {
+		if from != k.id {
+			k.SchemaNews()
+		}
 	})
+}
+
+// Behind tells that there is a map of this epoch, or a later one, somewhere: a shard has been fenced for it. The catalog is
+// asked for it at once; the call does not wait for the answer.
+func (k *Keeper) Behind(epoch Epoch) {
+	if have := k.current.Load(); have == nil || have.Epoch >= epoch || k.asking.Swap(true) {
+		return
+	}
+	go func() {
+		defer k.asking.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), keeperCatalogTime)
+		defer cancel()
+		if err := k.follow(ctx, epoch); err != nil {
+			k.cfg.Log.Debug("the catalog does not give the map that a shard is fenced for", "epoch", epoch, "error", err)
+		}
+	}()
 }
 
 // Trouble says why the map may be out of date, "" where nothing is known to be wrong.
@@ -101,8 +121,10 @@ func (k *Keeper) Trouble() string {
 	return ""
 }
 
+// failed notes a trouble, unless there is one already: that the map is of the state file matters for as long as the catalog
+// is away.
 func (k *Keeper) failed(what string, err error) {
-	if k.trouble.Swap(&what) == nil {
+	if k.trouble.CompareAndSwap(nil, &what) {
 		k.cfg.Log.Warn(what, "error", err)
 	}
 }
@@ -176,8 +198,18 @@ func (k *Keeper) takeLocked(s *Snapshot) {
 
 // Apply changes the topology in the catalog and goes by it at once. ErrConflict: somebody else was first.
 func (k *Keeper) Apply(ctx context.Context, c Change, who Actor) (*Snapshot, error) {
-	base := k.current.Load()
-	next, err := k.cfg.Catalog.Commit(ctx, base, c, who)
+	return k.commit(ctx, c, func(base *Snapshot) (*Snapshot, error) { return k.cfg.Catalog.Commit(ctx, base, c, who) })
+}
+
+// ApplyForMove is Apply for a change that a move needs: see Catalog.CommitForMove.
+func (k *Keeper) ApplyForMove(ctx context.Context, c Change, l Lease, move, rev int64, who Actor) (*Snapshot, error) {
+	return k.commit(ctx, c, func(base *Snapshot) (*Snapshot, error) {
+		return k.cfg.Catalog.CommitForMove(ctx, base, c, l, move, rev, who)
+	})
+}
+
+func (k *Keeper) commit(ctx context.Context, c Change, commit func(base *Snapshot) (*Snapshot, error)) (*Snapshot, error) {
+	next, err := commit(k.current.Load())
 	if err != nil {
 		var conflict ErrConflict
 		if errors.As(err, &conflict) { // we are behind
@@ -185,17 +217,58 @@ func (k *Keeper) Apply(ctx context.Context, c Change, who Actor) (*Snapshot, err
 		}
 		return nil, err
 	}
+	k.spread(next, c)
+	return next, nil
+}
+
+// FlipMove is Catalog.FlipMove, and goes by the result at once.
+func (k *Keeper) FlipMove(ctx context.Context, base *Snapshot, c Change, l Lease, r MoveRecord, who Actor) (*Snapshot, error) {
+	next, err := k.cfg.Catalog.FlipMove(ctx, base, c, l, r, who)
+	if err != nil {
+		return nil, err
+	}
+	k.spread(next, c)
+	return next, nil
+}
+
+// spread goes by a map that c has made in the catalog, and tells the peers.
+func (k *Keeper) spread(next *Snapshot, c Change) {
 	k.take(next)
 	if g := k.gossip.Load(); g != nil {
 		g.Broadcast(keeperDelta, next.Delta(c).Encode())
 	}
-	return next, nil
 }
 
-// SchemaChanged tells the peers that tables have changed.
-func (k *Keeper) SchemaChanged() {
+// Catalog that the maps come from.
+func (k *Keeper) Catalog() *Catalog { return k.cfg.Catalog }
+
+// Confirmed waits until all live peers go by a map of this epoch or a later one, as far as ctx lets it.
+func (k *Keeper) Confirmed(ctx context.Context, epoch Epoch) error {
 	if g := k.gossip.Load(); g != nil {
-		g.Broadcast(keeperSchema, nil)
+		return g.Wait(ctx, epoch)
+	}
+	return nil
+}
+
+// SchemaChanged tells the other proxies that tables have changed: by gossip, and by the catalog, for those that gossip does
+// not reach. It does not wait for the catalog.
+func (k *Keeper) SchemaChanged() {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), keeperCatalogTime)
+		defer cancel()
+		if err := k.cfg.Catalog.TellSchema(ctx, k.id); err != nil {
+			k.cfg.Log.Debug("a change of tables was not told by the catalog", "error", err)
+		}
+	}()
+	if g := k.gossip.Load(); g != nil {
+		g.SchemaChanged()
+	}
+}
+
+// SchemaNews passes on that a peer has changed tables.
+func (k *Keeper) SchemaNews() {
+	if k.cfg.OnSchema != nil {
+		k.cfg.OnSchema()
 	}
 }
 
@@ -213,9 +286,6 @@ func (k *Keeper) Local() MapState {
 
 // Deliver takes a change that a peer has broadcast.
 func (k *Keeper) Deliver(from string, _ MapState, kind byte, payload []byte) {
-	if kind == keeperSchema && k.cfg.OnSchema != nil {
-		k.cfg.OnSchema()
-	}
 	if kind != keeperDelta || k.current.Load() == nil {
 		return
 	}

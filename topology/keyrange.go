@@ -1,6 +1,9 @@
 package topology
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // KeyHash is the hashed shard key: PostgreSQL's extended hash with the sign bit flipped, so
 // that unsigned order is the order of the signed result. A key range is cut from this ring.
@@ -8,6 +11,15 @@ type KeyHash uint64
 
 // Epoch is the number of a snapshot. It only grows.
 type Epoch uint64
+
+// LeaseTime is how long a proxy may read from a shard by its map without having asked the shard whether it is fenced for
+// a later one. Rows that have moved away stay on their old shard for longer than that. It is the same for all proxies of
+// a cluster, and so no option.
+const LeaseTime = 5 * time.Second
+
+// HoldTime is how long proxies keep work on a held range waiting at most. The hold of a move is meant to last for some tens
+// of milliseconds, and is taken back by who moves after two seconds.
+const HoldTime = 5 * time.Second
 
 // ShardID is the index of a shard in Snapshot.Shards. It is meaningful within one snapshot.
 type ShardID int32

@@ -48,7 +48,14 @@ func loadSchema(ctx context.Context, query Query, rules KeyRules) (*Schema, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Schema{Version: NextSchemaVersion(), Tables: l.place(), Functions: functions, Operators: operators, Rules: rules}, nil
+	fenced, err := l.query(ctx, "SELECT to_regclass('shardproxy.fence') IS NOT NULL")
+	if err != nil {
+		return nil, err
+	}
+	return &Schema{
+		Version: NextSchemaVersion(), Tables: l.place(), Functions: functions, Operators: operators, Rules: rules,
+		Fenced: len(fenced) == 1 && fenced[0][0] == "t",
+	}, nil
 }
 
 // loader holds the tables by OID until they are placed.
@@ -76,6 +83,7 @@ func (l *loader) readTables(ctx context.Context) error {
 		       EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
 		               AND t.tgfoid NOT IN (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = to_regnamespace('shardproxy')))
 		       OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'),
+		       EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'shardproxy_epoch' AND NOT t.tgisinternal),
 		       array_to_string(ARRAY(SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno), ',')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND ` + userNamespace + `
@@ -86,18 +94,20 @@ func (l *loader) readTables(ctx context.Context) error {
 	}
 	l.tables = make(map[uint32]*loadedTable, len(rows))
 	for _, row := range rows {
-		f, err := newFields(row, 7)
+		f, err := newFields(row, 8)
 		if err != nil {
 			return err
 		}
 		oid := f.oid()
 		t := &loadedTable{Table: Table{TableName: TableName{f.text(), f.text()}, Key: -1}}
 		kind := f.text()
-		t.Definition, t.Triggers, t.parents = f.text(), f.bool(), f.oids()
+		t.Definition, t.Triggers, t.Fenced, t.parents = f.text(), f.bool(), f.bool(), f.oids()
 		if f.err != nil {
 			return f.err
 		}
 		switch kind {
+		case "p":
+			t.Partitioned = true
 		case "S", "f":
 			t.Kind, t.placed = Other, true
 		case "v", "m":

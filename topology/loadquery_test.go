@@ -63,7 +63,7 @@ func script(results ...[][]string) Query {
 
 func TestLoadText(t *testing.T) {
 	s, err := LoadSchema(t.Context(), script(
-		[][]string{{"4294967295", "public", "child", "r", "", "t", "7,8"}, {"7", "public", "users", "r", "", "f", ""}},
+		[][]string{{"4294967295", "public", "child", "r", "", "t", "t", "7,8"}, {"7", "public", "users", "r", "", "f", "f", ""}},
 		[][]string{
 			{"7", "id", "20", "", "t", "z", "f", "f", "1"},
 			{"9", "of a dropped table", "20", "", "f", "", "f", "f", ""},
@@ -72,6 +72,7 @@ func TestLoadText(t *testing.T) {
 		},
 		[][]string{{"now", "s", "t", "f", "f"}},
 		[][]string{{"=", "i", "t"}},
+		[][]string{{"t"}},
 	), DefaultKeyRules())
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +82,10 @@ func TestLoadText(t *testing.T) {
 		users: {TableName: users, Kind: Sharded, KeyType: KeyInt, Triggers: true, Primary: []string{"code", "id"}, Columns: []Column{
 			{Name: "id", Type: oidInt8, NotNull: true, Default: Volatile, Sequence: true}, {Name: "code", Type: oidVarchar, Length: 5},
 		}},
-		child: {TableName: child, Kind: Sharded, KeyType: KeyInt, Parent: users, Triggers: true, Columns: []Column{{Name: "id", Type: oidInt8, Default: Stable, Fuzzy: true}}},
+		child: {TableName: child, Kind: Sharded, KeyType: KeyInt, Parent: users, Triggers: true, Fenced: true, Columns: []Column{{Name: "id", Type: oidInt8, Default: Stable, Fuzzy: true}}},
+	}
+	if !s.Fenced {
+		t.Error("the fences were not seen")
 	}
 	if diff := cmp.Diff(want, s.Tables); diff != "" {
 		t.Errorf("tables (-want +got):\n%s", diff)
@@ -95,16 +99,16 @@ func TestLoadText(t *testing.T) {
 }
 
 func TestLoadFaults(t *testing.T) {
-	table := [][]string{{"7", "public", "users", "r", "", "f", ""}}
+	table := [][]string{{"7", "public", "users", "r", "", "f", "f", ""}}
 	tests := []struct {
 		want    string
 		results [][][]string
 	}{
-		{"6 values instead of 7", [][][]string{{{"7", "public", "users", "r", "", "f"}}}},
-		{`"x" is not an OID`, [][][]string{{{"x", "public", "users", "r", "", "f", ""}}}},
-		{`"4294967296" is not an OID`, [][][]string{{{"7", "public", "users", "r", "", "f", "1,4294967296"}}}},
-		{`"true" is not a bool`, [][][]string{{{"7", "public", "users", "r", "", "true", ""}}}},
-		{"view public.mine was dropped", [][][]string{{{"7", "public", "mine", "v", "", "f", ""}}}},
+		{"6 values instead of 8", [][][]string{{{"7", "public", "users", "r", "", "f"}}}},
+		{`"x" is not an OID`, [][][]string{{{"x", "public", "users", "r", "", "f", "f", ""}}}},
+		{`"4294967296" is not an OID`, [][][]string{{{"7", "public", "users", "r", "", "f", "f", "1,4294967296"}}}},
+		{`"true" is not a bool`, [][][]string{{{"7", "public", "users", "r", "", "true", "f", ""}}}},
+		{"view public.mine was dropped", [][][]string{{{"7", "public", "mine", "v", "", "f", "f", ""}}}},
 		{"8 values instead of 9", [][][]string{table, {{"7", "id", "20", "", "t", "", "f", "f"}}}},
 		{`"-1" is not an OID`, [][][]string{table, {{"7", "id", "-1", "", "t", "", "f", "f", ""}}}},
 		{`"-5" is not a number`, [][][]string{table, {{"7", "id", "20", "-5", "t", "", "f", "f", ""}}}},
@@ -126,7 +130,7 @@ func TestLoadFaults(t *testing.T) {
 
 func TestLoadQueryError(t *testing.T) {
 	broken := errors.New("broken")
-	for n := range 4 {
+	for n := range 5 {
 		calls := 0
 		query := func(context.Context, string) ([][]string, error) {
 			if calls++; calls > n {

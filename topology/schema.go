@@ -118,16 +118,18 @@ func (c *Column) keyType() (KeyType, error) {
 // Table is one table or view as the shards have it, with its place in the keyspace.
 type Table struct {
 	TableName
-	Kind       TableKind
-	KeyType    KeyType
-	Key        int // index into Columns of the shard key; -1 where there is none
-	Columns    []Column
-	Primary    []string  // the columns of its primary key, in the order of the key
-	Definition string    // of a view: its query, with the names of tables and functions outside pg_catalog qualified
-	Triggers   bool      // it, or a partition or child of it, has user triggers or rules (a view: rules besides its own SELECT)
-	Stored     bool      // a materialized view: it has rows of its own, each shard those it saw when it was refreshed
-	Parent     TableName // of a partition or inheritance child: the table whose placement it has
-	Problem    string    // why its rows cannot be placed (Kind is Sharded and KeyType KeyNone), "" where all is well
+	Kind        TableKind
+	KeyType     KeyType
+	Key         int // index into Columns of the shard key; -1 where there is none
+	Columns     []Column
+	Primary     []string  // the columns of its primary key, in the order of the key
+	Definition  string    // of a view: its query, with the names of tables and functions outside pg_catalog qualified
+	Triggers    bool      // it, or a partition or child of it, has user triggers or rules (a view: rules besides its own SELECT)
+	Stored      bool      // a materialized view: it has rows of its own, each shard those it saw when it was refreshed
+	Fenced      bool      // it has the triggers of package fence
+	Partitioned bool      // it has partitions, or will; they get its row triggers from PostgreSQL
+	Parent      TableName // of a partition or inheritance child: the table whose placement it has
+	Problem     string    // why its rows cannot be placed (Kind is Sharded and KeyType KeyNone), "" where all is well
 }
 
 // KeyColumn is the name of the shard key, "" where there is none.
@@ -159,6 +161,7 @@ type Schema struct {
 	Functions map[string]Function // by bare name
 	Operators map[string]Operator // by bare name
 	Rules     KeyRules            // that placed the tables, and will place new ones
+	Fenced    bool                // the shards have fences, which new tables are to get too
 }
 
 // NextSchemaVersion gives a Schema.Version. The counter is the one mutable state of the package: plans

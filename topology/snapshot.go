@@ -75,6 +75,9 @@ type Snapshot struct {
 	Rules   KeyRules // what the tables are to be placed by; see SchemaFits
 	Schema  *Schema
 
+	moving  []Moving // by ID
+	movings *movingIndex
+
 	ranges []KeyRange
 	starts []KeyHash // ranges[i].Start, packed for the search
 	owners []ShardID
@@ -133,7 +136,7 @@ func (s *Snapshot) index() error {
 		return fmt.Errorf("the last range ends at %016x, not at the end of the ring", uint64(next))
 	}
 	s.cells()
-	return nil
+	return s.indexMoving()
 }
 
 // cells cuts the ring into at least as many cells as there are ranges, so that Owner searches
@@ -195,7 +198,7 @@ func (s *Snapshot) findName(name string) (int, bool) {
 	return sort.Find(len(s.names), func(i int) int { return strings.Compare(name, s.Shards[s.names[i]].Name) })
 }
 
-// Checksum stands for the whole content but the epoch and the schema: cluster, shards, nodes, ranges and rules. Two
+// Checksum stands for the whole content but the epoch and the schema: cluster, shards, nodes, ranges, moves and rules. Two
 // proxies with the same epoch and checksum route alike. It does not depend on the numbers of the shards.
 func (s *Snapshot) Checksum() uint64 { return s.sum }
 
