@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
@@ -19,13 +20,17 @@ type Conn struct {
 	Params   map[string]string // as reported at login
 	Status   byte              // of the last ReadyForQuery: I, T, E
 	Settings *Settings         // what it carries; nil: unknown, to be reset before the next use
+	Epoch    topology.Epoch    // that it is stamped with: of the map by which its session planned, 0 for none
 	Broken   bool              // its state is unknown: Release closes it
 	Unnamed  uint64            // which Parse made its unnamed statement, 0: none that matters
 
 	pool  *Pool
+	gate  *gate // that its user went through
 	held  held
 	born  time.Time
 	since time.Time // idle since
+
+	generation int64 // of the pool, when it was dialled
 
 	cancelMu sync.Mutex // held while a cancel for the current user is on its way
 }
@@ -35,6 +40,9 @@ func (c *Conn) Pool() *Pool { return c.pool }
 
 // Born is when the connection was made.
 func (c *Conn) Born() time.Time { return c.born }
+
+// outdated says that the connection is of an earlier generation than its pool.
+func (c *Conn) outdated() bool { return c.generation != c.pool.generation.Load() }
 
 // Cancel asks the server to cancel what the connection runs. It returns once the server has taken the request.
 func (c *Conn) Cancel(ctx context.Context) error {

@@ -49,8 +49,9 @@ var ErrFull = errors.New("no backend connection became free in time")
 type Pool struct {
 	key    Key
 	dialer Dialer
-	limits *Limits
+	limits *atomic.Pointer[Limits]
 	budget *budget
+	gate   atomic.Pointer[gate] // of the shard that the node belongs to
 
 	mu      sync.Mutex // guards the fields below
 	idle    []*Conn    // newest last
@@ -58,14 +59,23 @@ type Pool struct {
 	conns   map[*Conn]struct{}
 	waiters []*Waiter // oldest first
 	closed  bool
+	listed  bool // among those that rest: see resting
+	used    bool // since it was last looked at for a connection to close
 
-	waited atomic.Int64 // nanoseconds that sessions have waited
+	waited     atomic.Int64 // nanoseconds that sessions have waited
+	generation atomic.Int64 // connections of an earlier one are closed when they are released
+
+	lease    atomic.Pointer[Lease]
+	renewing atomic.Bool // a session asks for another lease
 }
 
 // Waiter is one session's place in the queue of a pool. It is reused; the zero value is ready.
 type Waiter struct {
+	Inside bool // the session holds another backend, whose transaction must be able to end while new work is held back
+
 	ready chan grant // holds one, so that granting never blocks
 	since time.Time
+	pool  *Pool // that it wants a connection of
 }
 
 // grant ends a wait: a connection, or an error, or neither for "there is room to dial: try again".
@@ -77,15 +87,37 @@ type grant struct {
 // Key of the pool.
 func (p *Pool) Key() Key { return p.key }
 
+// Shard that the pool's node belongs to.
+func (p *Pool) Shard() string { return p.gate.Load().shard }
+
 // Acquire gives a connection to the session that owns w. It dials where the pool has room, waits otherwise,
-// and gives ErrFull when the wait is over.
+// and gives ErrFull when the wait is over. While an operator has paused the shard it waits without end, before all else.
 func (p *Pool) Acquire(ctx context.Context, w *Waiter) (*Conn, error) {
+	for {
+		g := p.gate.Load()
+		if err := g.enter(p, w); err != nil {
+			return nil, err
+		}
+		c, err := p.acquire(ctx, w)
+		if err == nil {
+			c.gate = g
+			return c, nil
+		}
+		g.leave()
+		if err != errHeldBack {
+			return nil, err
+		}
+	}
+}
+
+func (p *Pool) acquire(ctx context.Context, w *Waiter) (*Conn, error) {
 	for {
 		p.mu.Lock()
 		if n := len(p.idle); n > 0 {
 			c := p.idle[n-1]
 			p.idle[n-1] = nil
 			p.idle = p.idle[:n-1]
+			p.used = true
 			p.mu.Unlock()
 			if p.usable(c) {
 				return c, nil
@@ -97,12 +129,13 @@ func (p *Pool) Acquire(ctx context.Context, w *Waiter) (*Conn, error) {
 			p.mu.Unlock()
 			return nil, errClosed
 		}
-		if p.open < p.limits.Max {
+		if p.open < p.limits.Load().Max {
 			p.open++
 			p.mu.Unlock()
-			if err := p.budget.take(p, w); err != nil {
+			c, err := p.budget.take(p, w)
+			if c != nil || err != nil {
 				p.vacate()
-				return nil, err
+				return c, err
 			}
 			return p.dial(ctx)
 		}
@@ -120,14 +153,16 @@ func (p *Pool) Acquire(ctx context.Context, w *Waiter) (*Conn, error) {
 var errClosed = errors.New("the pool is closed")
 
 func (p *Pool) usable(c *Conn) bool {
-	if p.limits.CheckAfter <= 0 {
+	after := p.limits.Load().CheckAfter
+	if after <= 0 {
 		return true
 	}
 	idle := time.Since(c.since)
-	return idle < p.limits.CheckAfter || c.quiet()
+	return idle < after || c.quiet()
 }
 
 func (p *Pool) dial(ctx context.Context) (*Conn, error) {
+	generation := p.generation.Load()
 	sc, err := p.dialer.Dial(ctx, p.key)
 	if err != nil {
 		p.budget.give()
@@ -136,7 +171,7 @@ func (p *Pool) dial(ctx context.Context) (*Conn, error) {
 	}
 	c := &Conn{
 		Stream: wire.NewStream(sc.Conn), Key: sc.Key, Params: sc.Params, Status: 'I',
-		Settings: NoSettings, pool: p, born: time.Now(),
+		Settings: NoSettings, pool: p, born: time.Now(), generation: generation,
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,16 +184,23 @@ func (p *Pool) dial(ctx context.Context) (*Conn, error) {
 
 // Release gives c back. The caller does not use it any more.
 func (p *Pool) Release(c *Conn) {
+	g := c.gate
+	p.release(c, g)
+	g.leave()
+}
+
+func (p *Pool) release(c *Conn, g *gate) {
 	c.cancelMu.Lock()   // a cancel that is under way must not hit the next user
 	c.cancelMu.Unlock() //nolint:staticcheck // the lock is the wait
-	if c.Broken || c.Err() != nil || c.Status != 'I' || c.Buffered() > 0 || c.Unsent() > 0 ||
-		(p.limits.Lifetime > 0 && time.Since(c.born) > p.limits.Lifetime) {
+	limits := p.limits.Load()
+	if c.Broken || c.Err() != nil || c.Status != 'I' || c.Buffered() > 0 || c.Unsent() > 0 || c.outdated() ||
+		(limits.Lifetime > 0 && time.Since(c.born) > limits.Lifetime) {
 		p.discard(c)
 		return
 	}
 	c.Rest()
 	p.mu.Lock()
-	if p.closed {
+	if p.closed || p.open > limits.Max {
 		p.mu.Unlock()
 		p.discard(c)
 		return
@@ -172,14 +214,22 @@ func (p *Pool) Release(c *Conn) {
 	}
 	if p.budget.starving.Load() > 0 {
 		p.mu.Unlock()
+		if w := p.budget.heir(p); w != nil {
+			w.ready <- grant{c: c}
+			return
+		}
 		p.discard(c)
 		return
 	}
-	if p.limits.CheckAfter > 0 || p.limits.Idle > 0 {
+	if p.budget.over.Load() || g.closed.Load() || c.outdated() {
+		p.mu.Unlock()
+		p.discard(c)
+		return
+	}
+	if limits.CheckAfter > 0 || limits.Idle > 0 {
 		c.since = time.Now()
 	}
-	p.idle = append(p.idle, c)
-	p.mu.Unlock()
+	p.rest(c)
 }
 
 // discard closes c, which is not in idle, and makes its room free.
@@ -197,7 +247,7 @@ func (p *Pool) vacate() {
 	p.mu.Lock()
 	p.open--
 	var w *Waiter
-	if len(p.waiters) > 0 {
+	if len(p.waiters) > 0 && p.open < p.limits.Load().Max {
 		w = p.waiters[0]
 		p.waiters = p.waiters[1:]
 	}
@@ -228,31 +278,18 @@ func expel(queue []*Waiter, before time.Time) []*Waiter {
 func (p *Pool) expelWaiters(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiters = expel(p.waiters, now.Add(-p.limits.Wait))
+	p.waiters = expel(p.waiters, now.Add(-p.limits.Load().Wait))
 }
 
-// evict closes the connection that has been idle longest. It says whether there was one.
-func (p *Pool) evict() bool {
-	p.mu.Lock()
-	if len(p.idle) == 0 {
-		p.mu.Unlock()
-		return false
-	}
-	c := p.idle[0]
-	p.idle = append(p.idle[:0], p.idle[1:]...)
-	p.mu.Unlock()
-	p.discard(c)
-	return true
-}
-
-// Sweep closes idle connections that are dead, too old, or idle too long.
+// sweep closes idle connections that are dead, too old, or idle too long.
 func (p *Pool) sweep(now time.Time) {
+	limits := p.limits.Load()
 	p.mu.Lock()
 	var gone []*Conn
 	keep := p.idle[:0]
 	for _, c := range p.idle {
-		old := p.limits.Lifetime > 0 && now.Sub(c.born) > p.limits.Lifetime
-		unused := p.limits.Idle > 0 && now.Sub(c.since) > p.limits.Idle && p.open-len(gone) > p.limits.Min
+		old := limits.Lifetime > 0 && now.Sub(c.born) > limits.Lifetime
+		unused := limits.Idle > 0 && now.Sub(c.since) > limits.Idle && p.open-len(gone) > limits.Min
 		if old || unused || !c.quiet() {
 			gone = append(gone, c)
 			continue
@@ -275,7 +312,8 @@ type ConnInfo struct {
 	Born   time.Time
 	TLS    bool
 
-	Service bool // of the proxy's own work: see proxy.Server.Backends
+	Outdated bool // closed as soon as it is released: see Pools.Reconnect
+	Service  bool // of the proxy's own work: see proxy.Server.Backends
 }
 
 // Conns lists the pool's connections.
@@ -285,7 +323,7 @@ func (p *Pool) Conns() []ConnInfo {
 	list := make([]ConnInfo, 0, len(p.conns))
 	for c := range p.conns {
 		_, plain := c.Conn().(syscall.Conn)
-		list = append(list, ConnInfo{Key: p.key, PID: c.Key.PID, Active: !slices.Contains(p.idle, c), Born: c.born, TLS: !plain})
+		list = append(list, ConnInfo{Key: p.key, PID: c.Key.PID, Active: !slices.Contains(p.idle, c), Born: c.born, TLS: !plain, Outdated: c.outdated()})
 	}
 	return list
 }
@@ -298,13 +336,20 @@ type Stats struct {
 	Waited              time.Duration // by all sessions since the start
 }
 
-// Stats counts the pool's connections.
+// Stats counts the pool's connections, and the sessions that wait for one, be it at the gate of a paused shard.
 func (p *Pool) Stats() Stats {
+	held, since := p.gate.Load().waiting(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Key: p.key, Idle: len(p.idle), Used: p.open - len(p.idle), Waiting: len(p.waiters), Waited: time.Duration(p.waited.Load())}
+	s := Stats{
+		Key: p.key, Idle: len(p.idle), Used: p.open - len(p.idle), Waiting: held + len(p.waiters),
+		Waited: time.Duration(p.waited.Load()),
+	}
+	if n := len(p.waiters); n > 0 && (held == 0 || p.waiters[0].since.Before(since)) {
+		since = p.waiters[0].since
+	}
 	if s.Waiting > 0 {
-		s.LongestWait = time.Since(p.waiters[0].since)
+		s.LongestWait = time.Since(since)
 	}
 	return s
 }

@@ -86,7 +86,7 @@ func run(t *testing.T, limits Limits, f func(t *testing.T, pools *Pools, dialer 
 
 func TestPoolReusesNewest(t *testing.T) {
 	run(t, Limits{Max: 5, Total: 5}, func(t *testing.T, pools *Pools, dialer *fakes) {
-		p := pools.Get(Key{Address: "a"})
+		p := pools.Get(Key{Address: "a"}, "s1")
 		a, b := acquire(t, p), acquire(t, p)
 		p.Release(a)
 		p.Release(b)
@@ -103,7 +103,7 @@ func TestPoolReusesNewest(t *testing.T) {
 
 func TestPoolWaitsAndGivesUp(t *testing.T) {
 	run(t, Limits{Max: 1, Total: 5, Wait: time.Second}, func(t *testing.T, pools *Pools, _ *fakes) {
-		p := pools.Get(Key{Address: "a"})
+		p := pools.Get(Key{Address: "a"}, "s1")
 		c := acquire(t, p)
 		from := time.Now()
 		if _, err := p.Acquire(t.Context(), &Waiter{}); !errors.Is(err, ErrFull) {
@@ -129,7 +129,7 @@ func TestPoolWaitsAndGivesUp(t *testing.T) {
 // A waiter must get a connection of its own when the one that it waited for turns out to be broken.
 func TestBrokenConnectionFreesItsPlace(t *testing.T) {
 	run(t, Limits{Max: 1, Total: 1, Wait: time.Minute}, func(t *testing.T, pools *Pools, dialer *fakes) {
-		p := pools.Get(Key{Address: "a"})
+		p := pools.Get(Key{Address: "a"}, "s1")
 		c := acquire(t, p)
 		got := make(chan *Conn)
 		go func() { got <- acquire(t, p) }()
@@ -155,7 +155,7 @@ func TestBrokenConnectionFreesItsPlace(t *testing.T) {
 
 func TestBudgetMovesBetweenPools(t *testing.T) {
 	run(t, Limits{Max: 5, Total: 2, Wait: time.Minute}, func(t *testing.T, pools *Pools, dialer *fakes) {
-		a, b := pools.Get(Key{Address: "a"}), pools.Get(Key{Address: "b"})
+		a, b := pools.Get(Key{Address: "a"}, "s1"), pools.Get(Key{Address: "b"}, "s1")
 		c, d := acquire(t, a), acquire(t, a)
 		a.Release(c) // idle: must make room
 		e := acquire(t, b)
@@ -175,7 +175,7 @@ func TestBudgetMovesBetweenPools(t *testing.T) {
 
 func TestDialFailureGivesItsPlaceBack(t *testing.T) {
 	run(t, Limits{Max: 1, Total: 1, Wait: time.Second}, func(t *testing.T, pools *Pools, dialer *fakes) {
-		p := pools.Get(Key{Address: "a"})
+		p := pools.Get(Key{Address: "a"}, "s1")
 		dialer.err = errors.New("no route")
 		for range 3 {
 			if _, err := p.Acquire(t.Context(), &Waiter{}); !errors.Is(err, dialer.err) {
@@ -190,7 +190,7 @@ func TestDialFailureGivesItsPlaceBack(t *testing.T) {
 func TestSweep(t *testing.T) {
 	limits := Limits{Min: 1, Max: 5, Total: 5, Idle: 10 * time.Second, Lifetime: time.Hour}
 	run(t, limits, func(t *testing.T, pools *Pools, _ *fakes) {
-		p := pools.Get(Key{Address: "a"})
+		p := pools.Get(Key{Address: "a"}, "s1")
 		a, b, c := acquire(t, p), acquire(t, p), acquire(t, p)
 		p.Release(a)
 		p.Release(b)
@@ -214,7 +214,7 @@ func TestPoolUnderLoad(t *testing.T) {
 		var wg sync.WaitGroup
 		inUse := sync.Map{}
 		for i := range 50 {
-			p := pools.Get(Key{Address: string(rune('a' + i%3))})
+			p := pools.Get(Key{Address: string(rune('a' + i%3))}, "s1")
 			wg.Go(func() {
 				w := &Waiter{}
 				for j := range 40 {
@@ -273,7 +273,9 @@ func TestStatementsAreShared(t *testing.T) {
 			t.Error("different statements share a name")
 		}
 	}
-	c := &Conn{pool: &Pool{limits: &Limits{Statements: 2}}}
+	var limits atomic.Pointer[Limits]
+	limits.Store(&Limits{Statements: 2})
+	c := &Conn{pool: &Pool{limits: &limits}}
 	b, d := s.Intern("b", nil, 1, ""), s.Intern("d", nil, 1, "")
 	if c.Hold(a) != nil || c.Hold(b) != nil || !c.Has(a) {
 		t.Error("two must fit")

@@ -31,6 +31,9 @@ func NewStatements(size int) *Statements {
 	return &Statements{cache: otter.Must(&otter.Options[string, *Statement]{MaximumSize: size})}
 }
 
+// Len is about the number of statements held.
+func (t *Statements) Len() int { return t.cache.EstimatedSize() }
+
 // Intern gives the statement of this text and these parameter types. generation tells apart what must not be
 // shared although the text is the same: before and after a change of the schema. context tells apart sessions whose
 // settings make PostgreSQL read the literals of the text in another way.
@@ -77,7 +80,7 @@ func (c *Conn) Hold(s *Statement) (evicted *Statement) {
 	if c.held.of == nil {
 		c.held.of = make(map[*Statement]*list.Element)
 	}
-	if c.held.order.Len() >= c.pool.limits.Statements && c.held.order.Len() > 0 {
+	if c.held.order.Len() >= c.pool.limits.Load().Statements && c.held.order.Len() > 0 {
 		last := c.held.order.Back()
 		evicted = last.Value.(*Statement)
 		c.held.order.Remove(last)

@@ -126,6 +126,9 @@ func (e *Error) Error() string {
 	return e.Severity + ": " + e.Message + " (SQLSTATE " + e.Code + ")"
 }
 
+// SQLState gives Code: pgconn's error has the same method, so that one interface finds both.
+func (e *Error) SQLState() string { return e.Code }
+
 // Fatal tells whether the sender ends the session after this message.
 func (e *Error) Fatal() bool {
 	return e.Severity == SeverityFatal || e.Severity == SeverityPanic

@@ -185,6 +185,10 @@ func (s *Stream) fill() error {
 	return nil
 }
 
+// More waits for bytes and reads them behind those that are unread: how one who does not want the next message yet learns
+// that the peer has gone.
+func (s *Stream) More() error { return s.fill() }
+
 // room makes space for n bytes in all from the first unread byte on.
 func (s *Stream) room(n int) {
 	if n <= len(s.buf)-s.r {
