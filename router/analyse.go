@@ -19,6 +19,7 @@ const (
 	codeTooComplex   = "54001"
 	codePrivilege    = "42501"
 	codeUndefined    = "42704"
+	codeSerialize    = "40001"
 )
 
 const (
@@ -217,7 +218,7 @@ func (a *analysis) finish() {
 		t.Kind = Any
 	}
 	if t.Kind == Reject || t.Kind == Syntax {
-		t.keys, t.rows, t.Combine = nil, nil, false
+		t.keys, t.rows, t.Combine, t.anchor = nil, nil, false, nil
 	}
 	t.nullKey = a.nullKey
 	a.markMixed()

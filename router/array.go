@@ -20,11 +20,12 @@ func routeArray(snap *topology.Snapshot, a *Args, s *keySource, dst []topology.S
 	default:
 		return dst, keyError(found)
 	}
-	worst := keyOK
+	worst, held := keyOK, false
 	each := func(element []byte, isBinary bool, oid uint32) {
 		hash, state := s.hashValue(a, element, isBinary, oid)
 		switch state {
 		case keyOK:
+			held = held || snap.Held(hash)
 			dst = addShard(dst, from, snap.Owner(hash))
 		case keyUnknown, keyForeign:
 			worst = state
@@ -41,6 +42,9 @@ func routeArray(snap *topology.Snapshot, a *Args, s *keySource, dst []topology.S
 	}
 	if worst != keyOK {
 		return dst, keyError(worst)
+	}
+	if held && !a.Through {
+		return dst, Held
 	}
 	return dst, nil
 }

@@ -50,3 +50,6 @@ func (c *planCache) len() int { return c.entries.EstimatedSize() }
 func (r *Router) CacheStats() (hits, misses uint64) {
 	return r.cache.hits.Load(), r.cache.misses.Load()
 }
+
+// CacheSize is about the number of statements whose plan is in the cache.
+func (r *Router) CacheSize() int { return r.cache.len() }

@@ -98,6 +98,9 @@ func (a *analysis) copyTable(s *pg.CopyStmt, c *CopyStmt) bool {
 			c.Key = i
 		}
 	}
+	if !s.IsFrom && table.Kind == topology.Sharded {
+		t.anchor = a.copyAnchor(s, table)
+	}
 	if s.IsFrom && table.Kind == topology.Sharded && c.Key < 0 {
 		if c.Nowhere = failsByDefault(table); !c.Nowhere {
 			a.refuse(missingKey(table))

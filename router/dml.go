@@ -36,6 +36,12 @@ func (a *analysis) target(v *pg.RangeVar) (it *item, table *topology.Table, ok b
 	if table.Kind == topology.Reference {
 		a.copies = append(a.copies, table)
 	}
+	a.spotted(it, v)
+	for _, r := range it.drives {
+		if r.spot != nil {
+			r.spot.target = true
+		}
+	}
 	return it, table, true
 }
 

@@ -23,12 +23,21 @@ type cluster struct {
 	router *Router
 	whole  *pgx.Conn
 	shards []*pgx.Conn
+
+	owned   int                          // texts that Owned has changed
+	foreign map[*topology.Table][]string // rows that count elsewhere: nothing may change them
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	return newClusterOf(t, testSnapshot(t))
+}
+
+// newClusterOf makes a cluster by a map. A shard has the rows too that the map calls foreign to it.
+func newClusterOf(t *testing.T, snap *topology.Snapshot) *cluster {
+	t.Helper()
 	server := pgtest.Shared(t)
-	c := &cluster{snap: testSnapshot(t)}
+	c := &cluster{snap: snap}
 	r, err := New(DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +114,7 @@ func (c *cluster) create(t *testing.T, table *topology.Table) {
 func (c *cluster) fill(t *testing.T, table *topology.Table, i int, rng *rand.Rand) {
 	t.Helper()
 	values := make([]any, len(table.Columns))
-	var owner topology.ShardID
+	var hash topology.KeyHash
 	for j, col := range table.Columns {
 		small := rng.IntN(8)
 		unique := table.Name == "users" && (j == 0 || j == 1) || table.Name == "countries" && j == 0
@@ -128,11 +137,10 @@ func (c *cluster) fill(t *testing.T, table *topology.Table, i int, rng *rand.Ran
 			}
 		}
 		if table.Kind == topology.Sharded && j == table.Key {
-			hash, state := hashInput(table.KeyType, []byte(fmt.Sprint(values[j])), 0)
-			if state != keyOK {
+			var state keyState
+			if hash, state = hashInput(table.KeyType, []byte(fmt.Sprint(values[j])), 0); state != keyOK {
 				t.Fatalf("key %v of %v", values[j], table)
 			}
-			owner = c.snap.Owner(hash)
 		}
 	}
 	marks := make([]string, len(values))
@@ -145,7 +153,8 @@ func (c *cluster) fill(t *testing.T, table *topology.Table, i int, rng *rand.Ran
 	sql := "INSERT INTO " + tableSQL(table) + " VALUES (" + strings.Join(marks, ", ") + ")"
 	mustExec(t, c.whole, sql, values...)
 	for i, conn := range c.shards {
-		if table.Kind == topology.Reference || topology.ShardID(i) == owner {
+		twice := table.Kind == topology.Sharded && values[table.Key] != nil && isForeign(c.snap, topology.ShardID(i), hash)
+		if table.Kind == topology.Reference || c.snap.Owner(hash) == topology.ShardID(i) || twice {
 			mustExec(t, conn, sql, values...)
 		}
 	}
@@ -194,11 +203,26 @@ func (c *cluster) check(t *testing.T, sql string, params testParams) bool {
 			mustExec(t, conn, "ROLLBACK")
 		}
 	}()
-	want, wantErr := rowsOf(ctx, c.whole, sql, values)
+	if len(pieces) > 1 && tpl.Kind != Insert {
+		for i := range pieces {
+			o, refused := tpl.Owned(pieces[i].SQL, c.snap.Foreign(pieces[i].Shard))
+			if refused != nil {
+				return false
+			}
+			if o.SQL != sql {
+				pieces[i].SQL = o.SQL
+				c.owned++
+			}
+		}
+	}
+	columns, want, wantErr := answerOf(ctx, c.whole, sql, values)
 	var got []string
 	var gotErr error
 	for i, p := range pieces {
-		rows, err := rowsOf(ctx, c.shards[p.Shard], p.SQL, values)
+		described, rows, err := answerOf(ctx, c.shards[p.Shard], p.SQL, values)
+		if err == nil && wantErr == nil && !slices.Equal(described, columns) {
+			t.Errorf("%s\n%s\nhas columns %q, want %q", sql, p.SQL, described, columns)
+		}
 		if gotErr = errors.Join(gotErr, err); tpl.Kind != All || i == 0 {
 			got = append(got, rows...)
 		}
@@ -216,6 +240,11 @@ func (c *cluster) check(t *testing.T, sql string, params testParams) bool {
 	}
 	if tpl.Write {
 		c.compareTables(t, sql, tpl)
+	}
+	for _, table := range tpl.Tables {
+		if tpl.Write && !slices.Equal(c.foreignRows(t, table), c.foreign[table]) {
+			t.Errorf("%s\n%s on %v changed rows of %v that count elsewhere", sql, tpl.Kind, shardsOf(pieces), table)
+		}
 	}
 	return true
 }
@@ -254,13 +283,23 @@ func shardsOf(pieces []Piece) (shards []topology.ShardID) {
 }
 
 func rowsOf(ctx context.Context, conn *pgx.Conn, sql string, values []any) ([]string, error) {
+	_, rows, err := answerOf(ctx, conn, sql, values)
+	return rows, err
+}
+
+// answerOf gives the columns and the rows of an answer.
+func answerOf(ctx context.Context, conn *pgx.Conn, sql string, values []any) (columns, list []string, err error) {
 	mode := pgx.QueryExecModeSimpleProtocol
 	rows, err := conn.Query(ctx, sql, append([]any{mode}, values...)...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer rows.Close()
-	list := []string{}
+	list = []string{}
+	for _, f := range rows.FieldDescriptions() {
+		const firstOwn = 16384 // of the types that a database made itself, differently from others
+		columns = append(columns, fmt.Sprintf("%s %d %d %d", f.Name, min(f.DataTypeOID, firstOwn), f.TypeModifier, f.TableAttributeNumber))
+	}
 	for rows.Next() {
 		var line strings.Builder
 		for _, v := range rows.RawValues() {
@@ -271,7 +310,7 @@ func rowsOf(ctx context.Context, conn *pgx.Conn, sql string, values []any) ([]st
 		}
 		list = append(list, line.String())
 	}
-	return list, rows.Err()
+	return columns, list, rows.Err()
 }
 
 // code is the SQLSTATE of the first error of PostgreSQL in err.
@@ -299,7 +338,7 @@ func (c *cluster) compareTables(t *testing.T, sql string, tpl *Template) {
 		slices.Sort(want)
 		var got []string
 		for i, conn := range c.shards {
-			rows, err := rowsOf(ctx, conn, query, nil)
+			rows, err := rowsOf(ctx, conn, query+c.ownedSQL(table, topology.ShardID(i)), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

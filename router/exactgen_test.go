@@ -62,6 +62,8 @@ func (g *generator) statement() string {
 		return g.update()
 	case g.chance(10):
 		return g.with()
+	case g.chance(5):
+		return g.insert()
 	}
 	return g.query(nil, 2, g.chance(25))
 }
@@ -72,6 +74,7 @@ var generated = []source{
 	{alias: "events", columns: []string{"user_id"}, key: "user_id"},
 	{alias: "tasks", columns: []string{"id", "user_id"}, key: "user_id"},
 	{alias: "countries", columns: []string{"id"}, key: "id"},
+	{alias: "active_users", columns: []string{"user_id"}, key: "user_id"},
 }
 
 // from gives a FROM item and what it makes visible.
@@ -171,7 +174,21 @@ func (g *generator) update() string {
 		sql += using + from
 		visible = append(visible, v...)
 	}
-	return sql + " WHERE " + g.condition(visible, 2)
+	sql += " WHERE " + g.condition(visible, 2)
+	if g.chance(30) {
+		sql += " RETURNING " + target.alias + "." + target.key + ", " + target.alias
+	}
+	return sql
+}
+
+func (g *generator) insert() string {
+	g.names = 0
+	sql := "INSERT INTO tasks (id, title, user_id) SELECT 9, 'new', s.k FROM (" + g.sub(nil, "k") + ") s"
+	if g.chance(40) {
+		from, v := g.from(nil, 1)
+		sql += " JOIN " + from + " ON " + g.equal([]source{{"s", []string{"k"}, "k"}}, v)
+	}
+	return sql + g.pick("", " RETURNING *")
 }
 
 func (g *generator) column(visible []source) string {

@@ -98,12 +98,15 @@ func (a *analysis) tableItem(v *pg.RangeVar, sc *scope) *item {
 		a.diverge("relation " + quoteName(v.Relname) + " is another one on each shard")
 		return named(rowset{open: true}, v.Alias, v.Relname)
 	case table.Kind == topology.View:
-		return named(a.view(table), v.Alias, v.Relname)
+		it := named(a.view(table), v.Alias, v.Relname)
+		a.spotted(it, v)
+		return it
 	case table.Kind == topology.Other:
 		a.elsewhere(table)
 		return named(rowset{open: true}, v.Alias, v.Relname)
 	}
 	it, _ := a.base(table, v.Alias)
+	a.spotted(it, v)
 	return it
 }
 

@@ -116,6 +116,7 @@ func (a *analysis) placeSharded(rows rowset) {
 		a.t.Reason = differentShards()
 	default:
 		a.t.Combine = true
+		a.t.anchor = a.anchor(rows.drives, reach)
 	}
 	switch {
 	case free == nil:

@@ -19,6 +19,7 @@ type Args struct {
 	SQL      string
 	Literals []Literal   // of SQL, as Scratch has them
 	Params   ParamSource // nil in the simple protocol
+	Through  bool        // keys that are held are routed to their owner all the same
 	Foreign  bool        // the client's encoding is not the server's: a text key beyond ASCII is refused
 }
 
@@ -88,6 +89,8 @@ func (t *Template) routeSet(snap *topology.Snapshot, a *Args, set keySet, dst []
 		}
 		hash, state := s.hash1(a)
 		switch {
+		case state == keyOK && snap.Held(hash) && !a.Through:
+			return dst, Held
 		case state == keyOK:
 			dst = addShard(dst, from, snap.Owner(hash))
 		case state == keyUnknown, state == keyForeign:
@@ -166,6 +169,12 @@ func addShard(dst []topology.ShardID, from int, shard topology.ShardID) []topolo
 		}
 	}
 	return append(dst, shard)
+}
+
+// Held is the error of a statement one of whose keys is held: it is to be planned again with the map that follows.
+var Held = &Error{
+	Code: codeSerialize, Message: "rows of this statement are about to move to another shard",
+	Hint: "Run the transaction again.",
 }
 
 // keyError is the refusal of a key that is keyUnknown or keyForeign.

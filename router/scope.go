@@ -35,7 +35,8 @@ type relation struct {
 	table   *topology.Table // nil unless it is a table of the shards
 	aliased bool            // name is an alias, so schema.table does not name it
 	columns []output
-	open    bool // it may have columns that are not listed
+	open    bool  // it may have columns that are not listed
+	spot    *spot // where the statement can say which of its rows count, nil if it cannot
 }
 
 // key is the node of the relation's shard key.

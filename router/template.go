@@ -81,6 +81,8 @@ type Template struct {
 	rows  keySet // Insert: the shard key of each row
 	shard string // Keyed by a hint that names a shard
 
+	anchor *anchor // Keyed with Combine, Scatter, Copy to the client: see Owned
+
 	nullKey *Error // what a row is refused with whose shard key turns out to be NULL, where the shards may store it
 }
 
