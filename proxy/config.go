@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"context"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"shardproxy/backend"
@@ -35,39 +33,51 @@ type User struct {
 	ServerPassword string
 	Pooling        PoolMode
 	MaxConnections int // 0: no limit of its own
-
-	connections atomic.Int32
 }
-
-// Lookup finds a user. false means that there is none of that name.
-type Lookup func(ctx context.Context, name string) (*User, bool, error)
 
 // Config of a Server. cmd fills it from the configuration file.
 type Config struct {
+	Fixed
+	Live
+}
+
+// Fixed is what cannot be changed while the server runs.
+type Fixed struct {
 	Cluster  string // names prepared transactions
 	Database string // the one database that clients see
 
 	SchemaChanged func() // is told of changes made here; may be nil
 
-	Topology *topology.Snapshot // to begin with, without a schema: see Server.Publish
-	Service  *User              // reads the schema and recovers transactions
+	Peers Peers // the zero value: there are none
 
-	Accept             wire.AcceptConfig
-	Auth               wire.AuthConfig
+	Checks func(shard string) bool // says whether this proxy is to watch the schema of a shard, and not a peer; nil: all
+
+	Behind func(topology.Epoch) // is told that a shard is fenced for a later epoch than ours; must be quick; may be nil
+
+	Topology *topology.Snapshot // to begin with, without a schema: see Server.Publish
+	Router   router.Config
+
+	Log *slog.Logger
+}
+
+// Live is what Server.Reload replaces while the server runs. Nothing of it is changed once it has been given.
+type Live struct {
+	Service *User // reads the schema and recovers transactions
+
+	Accept             wire.AcceptConfig // its Timeout holds once more for what comes behind the startup packet
 	Access             wire.Rules
 	MaxClients         int
 	MaxUnauthenticated int
 	Users              map[string]*User
-	Lookup             Lookup // for users that are not in Users; may be nil
+	Pooling            PoolMode // of users that name none
+	UserQuery          string   // finds users that are not in Users, "" for none: see userQuery
+	UserQueryAs        *User    // who runs it
 
 	ServerTLS      *wire.ClientTLS
 	ConnectTimeout time.Duration
 	Pools          backend.Limits
-	Router         router.Config
 
 	MessageBytes       int // longest message of a client
 	QueryBytes         int // longest text of a statement
 	PreparedStatements int // of one session
-
-	Log *slog.Logger
 }

@@ -29,7 +29,13 @@ func (s *Session) copy(ctx context.Context, t *router.Template, sql string) erro
 	case !c.From && (c.Table == nil || c.Table.Kind != topology.Sharded):
 		return s.one(ctx, s.anyShard(), sql, t.Write)
 	case !c.From:
-		return s.copyOut(ctx, c, sql)
+		if err := s.heldKeys(); err != nil {
+			return err
+		}
+		if err := s.heedAll(s.everyShard()); err != nil {
+			return err
+		}
+		return s.copyOut(ctx, t, sql)
 	case c.Nowhere: // no row can be stored: any shard says why
 		return s.one(ctx, s.anyShard(), sql, t.Write)
 	case c.Table.Kind == topology.Sharded && c.Key < 0:
@@ -38,6 +44,12 @@ func (s *Session) copy(ctx context.Context, t *router.Template, sql string) erro
 	case c.Table.Kind == topology.Sharded && !router.SafeEncoding(s.copyEncoding(c)):
 		return wire.Errorf(wire.CodeFeatureNotSupported, "COPY in encoding %s cannot be split by key", s.copyEncoding(c)).
 			WithHint("SET client_encoding = 'UTF8'.")
+	}
+	if err := s.heldKeys(); err != nil {
+		return err
+	}
+	if err := s.heedAll(s.everyShard()); err != nil {
+		return err
 	}
 	sql = string([]byte(sql)) // the client's buffer is read into from here on
 	in := &copyIn{s: s, sql: sql, split: c.Table.Kind == topology.Sharded}
@@ -345,21 +357,27 @@ func (in *copyIn) fail(err error) error {
 }
 
 // copyOut runs COPY TO STDOUT of a sharded table: the data of one shard after the other, as one.
-func (s *Session) copyOut(ctx context.Context, c *router.CopyStmt, sql string) error {
-	shards := slices.Clone(s.everyShard())
+func (s *Session) copyOut(ctx context.Context, t *router.Template, sql string) error {
+	parts, err := s.parts(t, slices.Clone(s.everyShard()), sql, nil)
+	if err != nil {
+		return err
+	}
 	held := len(s.lanes)
 	var sum tagSum
-	for i, shard := range shards {
-		l, err := s.lane(ctx, shard)
+	for i, p := range parts {
+		l, err := s.lane(ctx, p.shard)
+		if stale, ok := err.(*staleError); ok && i > 0 { // the client has rows: it must not run again
+			return stale.forClient(true)
+		}
 		if err != nil {
 			return err
 		}
-		l.query(sql, queryTag)
-		if err := s.copyFrom(l, c, i == 0, i == len(shards)-1); err != nil {
+		l.query(p.sql, queryTag)
+		if err := s.copyFrom(l, t.Copy, i == 0, i == len(parts)-1); err != nil {
 			return err
 		}
 		if err := s.drain(l); err != nil {
-			return err
+			return restored(err, p.restore)
 		}
 		sum.add(l.tag)
 		if !s.tx.open && len(s.lanes) > held && !l.pinned {

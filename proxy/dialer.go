@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shardproxy/backend"
@@ -12,19 +13,31 @@ import (
 
 // dialer connects to nodes with the passwords of the users.
 type dialer struct {
-	tls     *wire.ClientTLS
-	timeout time.Duration
-
-	passwords sync.Map // server user → password, of the configuration
-	lookups   sync.Map // the same, of users that were looked up
-	caches    sync.Map // backend.Key → *wire.SCRAMCache
+	means   atomic.Pointer[means]
+	lookups sync.Map // server user → password, of users that were looked up
+	caches  sync.Map // backend.Key → *wire.SCRAMCache
 }
 
-// remember keeps the password of a configured user.
-func (d *dialer) remember(u *User) {
-	if u.ServerPassword != "" {
-		d.passwords.Store(u.ServerUser, u.ServerPassword)
+// means is what the configuration says of how to connect. It is immutable.
+type means struct {
+	tls       *wire.ClientTLS
+	timeout   time.Duration
+	passwords map[string]string // server user → password
+}
+
+func meansOf(live *Live) *means {
+	m := &means{tls: live.ServerTLS, timeout: live.ConnectTimeout, passwords: make(map[string]string)}
+	add := func(u *User) {
+		if u != nil && u.ServerPassword != "" {
+			m.passwords[u.ServerUser] = u.ServerPassword
+		}
 	}
+	add(live.UserQueryAs)
+	add(live.Service)
+	for _, u := range live.Users {
+		add(u)
+	}
+	return m
 }
 
 // found keeps the password of a user that was looked up. What the configuration says of the role goes first: a user
@@ -33,21 +46,22 @@ func (d *dialer) found(u *User) { d.lookups.Store(u.ServerUser, u.ServerPassword
 
 // knows says whether we can connect as a server user.
 func (d *dialer) knows(user string) bool {
-	_, configured := d.passwords.Load(user)
+	_, configured := d.means.Load().passwords[user]
 	_, found := d.lookups.Load(user)
 	return configured || found
 }
 
 func (d *dialer) config(key backend.Key) *wire.ConnectConfig {
+	m := d.means.Load()
 	cfg := &wire.ConnectConfig{
-		Network: "tcp", Address: key.Address, User: key.User, Database: key.Database, TLS: d.tls, Timeout: d.timeout,
+		Network: "tcp", Address: key.Address, User: key.User, Database: key.Database, TLS: m.tls, Timeout: m.timeout,
 		Params: map[string]string{"application_name": "shardproxy"},
 	}
 	if folder, port, ok := strings.Cut(key.Address, ":"); ok && strings.HasPrefix(folder, "/") {
 		cfg.Network, cfg.Address = "unix", folder+"/.s.PGSQL."+port
 	}
-	if p, ok := d.passwords.Load(key.User); ok {
-		cfg.Password = p.(string)
+	if p, ok := m.passwords[key.User]; ok {
+		cfg.Password = p
 	} else if p, ok := d.lookups.Load(key.User); ok {
 		cfg.Password = p.(string)
 	}

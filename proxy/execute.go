@@ -90,6 +90,9 @@ func (s *Session) describePortal(ctx context.Context, name string) error {
 		s.describeOurs(at.prep.template)
 		return nil
 	case onShards: // every shard describes it alike
+		if err := s.reroute(ctx, at); err != nil {
+			return err
+		}
 		l, err := s.join(ctx, at.bound.shards[0], false)
 		if err != nil {
 			return err
@@ -138,7 +141,10 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 		if err := s.drainAll(); err != nil {
 			return err
 		}
-		return s.executeSeveral(ctx, t, at)
+		if err := s.reroute(ctx, at); err != nil {
+			return err
+		}
+		return s.executeSeveral(ctx, at.prep.template, at)
 	}
 	l, err := s.join(ctx, at.shard, t.Write)
 	if err != nil {
@@ -159,7 +165,7 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 // executeSeveral runs a portal that belongs to several shards.
 func (s *Session) executeSeveral(ctx context.Context, t *router.Template, at *portal) error {
 	s.warn(t)
-	s.args = router.Args{SQL: at.prep.sql, Literals: at.prep.literals, Params: &at.bound.message, Foreign: s.foreign}
+	s.args = router.Args{SQL: at.prep.sql, Literals: at.prep.literals, Params: &at.bound.message, Foreign: s.foreign, Through: s.through}
 	if err := s.several(ctx, t, at.bound.shards, at.prep.sql, at.bound); err != nil {
 		return err
 	}
@@ -305,8 +311,8 @@ func (s *Session) prepareSQL(ctx context.Context, t *router.Template, sql string
 	if s.prepared[t.Prepare.Name] != nil {
 		return wire.Errorf(wire.CodeDuplicateStatement, "prepared statement \"%s\" already exists", t.Prepare.Name)
 	}
-	if len(s.prepared) >= s.srv.cfg.PreparedStatements {
-		return wire.Errorf(wire.CodeProgramLimitExceeded, "more than %d prepared statements in one session", s.srv.cfg.PreparedStatements)
+	if len(s.prepared) >= s.srv.now().PreparedStatements {
+		return wire.Errorf(wire.CodeProgramLimitExceeded, "more than %d prepared statements in one session", s.srv.now().PreparedStatements)
 	}
 	text := strings.Clone(sql[t.Prepare.Body.Start:t.Prepare.Body.End])
 	inner, err := s.template(ctx, text)
@@ -406,35 +412,25 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 		}
 	}
 	name := quoteIdentifier(p.statement.Name)
-	text := sql[:t.Prepare.NameSpan.Start] + name + sql[t.Prepare.NameSpan.End:]
 	s.renamed.from = utf8.RuneCountInString(sql[:t.Prepare.NameSpan.Start])
 	s.renamed.shift = len(name) - utf8.RuneCountInString(sql[t.Prepare.NameSpan.Start:t.Prepare.NameSpan.End])
 	defer func() { s.renamed.shift = 0 }()
-	for _, shard := range slices.Clone(shards) { // each backend must have the statement first
-		l, err := s.lane(ctx, shard)
-		if err != nil {
-			return err
-		}
-		if l.be.Has(p.statement) {
-			continue
-		}
-		s.sendParse(l, p.statement, parseHidden)
-		l.sync()
-		if err := s.drain(l); err != nil {
-			return err
-		}
+	shards = slices.Clone(shards)
+	parts, err := s.executeParts(ctx, inner, p, t, sql, shards)
+	if err != nil {
+		return err
 	}
 	if len(shards) == 1 {
-		return s.one(ctx, shards[0], text, inner.Write)
+		return s.one(ctx, shards[0], parts[0].sql, inner.Write)
 	}
-	return s.several(ctx, inner, slices.Clone(shards), text, nil)
+	return s.severalOf(ctx, inner, shards, func() ([]part, error) { return parts, nil })
 }
 
 // destinationOfExecute is destination with the arguments of EXECUTE for parameters.
 func (s *Session) destinationOfExecute(p *prepared, e *router.PrepareStmt) ([]topology.ShardID, error) {
 	if s.bound == unbound && (p.template.Kind == router.Keyed || p.template.Kind == router.Insert) {
 		given := &arguments{list: e.Arguments, types: p.types}
-		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: given, Foreign: s.foreign}
+		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: given, Foreign: s.foreign, Through: s.through}
 		var err *router.Error
 		if s.shards, err = p.template.Route(s.snap, &s.args, s.shards[:0]); err != nil {
 			if given.absent { // the server says how many it wants

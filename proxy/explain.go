@@ -1,50 +1,67 @@
 package proxy
 
 import (
+	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 
+	"shardproxy/backend"
 	"shardproxy/router"
+	"shardproxy/wire"
 )
 
 const explainColumn = "QUERY PLAN"
 
 // explainPlan answers EXPLAIN (SHARDPROXY): where the statement would run, and why.
 func (s *Session) explainPlan(t *router.Template) error {
-	inner := t.Inner
-	lines := []string{"Kind: " + inner.Kind.String()}
-	switch inner.Kind {
-	case router.Reject:
-		lines = append(lines, "Refused: "+inner.Reason.Message)
-		if inner.Reason.Hint != "" {
-			lines = append(lines, "Hint: "+inner.Reason.Hint)
-		}
+	// The literals are those of the inner text: it is planned by itself.
+	inner, err := s.srv.router.Template(s.snap, s.env, t.Text, &s.scratch)
+	if err != nil {
+		return err
+	}
+	lines := s.explanation(inner, t.Text)
+	rows := make([][]string, len(lines))
+	for i, l := range lines {
+		rows[i] = []string{l}
+	}
+	s.rows([]string{explainColumn}, rows, "EXPLAIN")
+	return nil
+}
+
+// Explain says where a statement of a fresh session would run, and why, as EXPLAIN (SHARDPROXY) does. Parameters have no
+// value.
+func (s *Server) Explain(sql string) ([]string, *wire.Error) {
+	d := s.defaults.Load()
+	if d == nil {
+		return nil, wire.Errorf(wire.CodeCannotConnectNow, "no shard has answered yet: the tables are not known")
+	}
+	snap := s.snapshot.Load()
+	c := &Session{
+		srv: s, snap: snap, routes: &routes{snap: snap}, bound: unbound,
+		env: s.envs.of(d, backend.NoSettings, "", false),
+	}
+	t, err := s.router.Template(snap, c.env, sql, &c.scratch)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return c.explanation(t, sql), nil
+}
+
+// explanation tells of a statement that has just been planned, a line each.
+func (s *Session) explanation(t *router.Template, sql string) []string {
+	lines := []string{"Kind: " + t.Kind.String()}
+	switch {
+	case t.Kind == router.Reject:
+		lines = append(lines, refusedLines(t.Reason)...)
+	case len(t.Unknown) > 0:
+		lines = append(lines, "Shards: known once the schema has been read again", "Unknown: "+strings.Join(t.Unknown, ", "))
 	default:
-		// The literals are those of the inner text: it is planned by itself.
-		again, err := s.srv.router.Template(s.snap, s.env, t.Text, &s.scratch)
-		if err != nil {
-			return err
-		}
-		shards, err := s.destination(again, t.Text)
-		if err != nil {
-			lines = append(lines, "Shards: known once the parameters are", "Reason: "+err.Error())
-			break
-		}
-		names := make([]string, len(shards))
-		for i, id := range shards {
-			names[i] = s.shardName(id)
-		}
-		lines = append(lines, "Shards: "+listOf(names))
-		if len(shards) > 1 && !again.Combine && again.Reason != nil && again.Kind != router.All {
-			lines = append(lines, "Refused: "+again.Reason.Message)
-		}
+		lines = append(lines, s.placeLines(t, sql)...)
 	}
-	if inner.Write {
-		lines = append(lines, "Writes: yes")
-	} else {
-		lines = append(lines, "Writes: no")
-	}
+	lines = append(lines, "Writes: "+map[bool]string{false: "no", true: "yes"}[t.Write])
 	var tables []string
-	for _, table := range inner.Tables {
+	for _, table := range t.Tables {
 		name := table.Kind.String() + " " + table.String()
 		if key := table.KeyColumn(); key != "" {
 			name += " by " + key
@@ -54,10 +71,91 @@ func (s *Session) explainPlan(t *router.Template) error {
 	if len(tables) > 0 {
 		lines = append(lines, "Tables: "+strings.Join(tables, ", "))
 	}
-	rows := make([][]string, len(lines))
-	for i, l := range lines {
-		rows[i] = []string{l}
+	return lines
+}
+
+func refusedLines(reason *router.Error) []string {
+	lines := []string{"Refused: " + reason.Message}
+	if reason.Hint != "" {
+		lines = append(lines, "Hint: "+reason.Hint)
 	}
-	s.rows([]string{explainColumn}, rows, "EXPLAIN")
-	return nil
+	return lines
+}
+
+// placeLines says on which shards, with which text, and how their answers become one.
+func (s *Session) placeLines(t *router.Template, sql string) []string {
+	shards, err := s.destination(t, sql)
+	var refused *router.Error
+	switch {
+	case err != nil && errors.As(err, &refused) && refused == t.Reason:
+		return append([]string{"Shards: several"}, refusedLines(refused)...)
+	case err != nil && len(t.KeyParams()) > 0:
+		return []string{"Shards: depends on " + parameterList(t.KeyParams())}
+	case err != nil:
+		return []string{"Shards: known when it runs", "Reason: " + err.Error()}
+	case t.Kind == router.Any && !t.First && s.bound == unbound:
+		return []string{"Shards: any one"}
+	}
+	names := make([]string, len(shards))
+	for i, id := range shards {
+		names[i] = s.shardName(id)
+	}
+	lines := []string{"Shards: " + listOf(names)}
+	all := t.Kind == router.All || t.Kind == router.AllBare
+	switch {
+	case t.Kind == router.Syntax && t.Reason != nil:
+		return append(lines, refusedLines(t.Reason)...)
+	case len(shards) == 1:
+		return lines
+	case !all && !t.Combine && t.Reason != nil:
+		return append(lines, refusedLines(t.Reason)...)
+	case t.Kind == router.Insert:
+		lines = append(lines, s.pieceLines(t)...)
+	}
+	lines = append(lines, s.ownedLines(t, shards)...)
+	return append(lines, "Merge: "+mergeOf(t, all))
+}
+
+// pieceLines gives the text that each shard is sent, which holds its own rows only.
+func (s *Session) pieceLines(t *router.Template) []string {
+	pieces, err := t.Split(s.snap, &s.args)
+	if err != nil {
+		return refusedLines(err)
+	}
+	var lines []string
+	for _, p := range pieces {
+		lines = append(lines, fmt.Sprintf("SQL on %s: %s", s.shardName(p.Shard), p.SQL))
+	}
+	return lines
+}
+
+// mergeOf says how the answers of several shards become one.
+func mergeOf(t *router.Template, all bool) string {
+	switch {
+	case all:
+		return "the answer of the first shard, with which the others must agree"
+	case t.Kind == router.Insert && t.Returns:
+		return "rows in the order of the statement"
+	case t.Returns:
+		return "rows of one shard after those of another"
+	}
+	return "counts are added up"
+}
+
+func parameterList(numbers []int) string {
+	if len(numbers) == 1 {
+		return "parameter " + strconv.Itoa(numbers[0])
+	}
+	names := make([]string, len(numbers))
+	for i, n := range numbers {
+		names[i] = strconv.Itoa(n)
+	}
+	return "parameters " + strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+}
+
+// refusal words the router's error for a client.
+func refusal(refused *router.Error) *wire.Error {
+	e := wire.Errorf(refused.Code, "%s", refused.Message)
+	e.Detail, e.Hint, e.Position = refused.Detail, refused.Hint, refused.Position
+	return e
 }

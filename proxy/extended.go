@@ -72,14 +72,19 @@ func (s *Session) extend(ctx context.Context, typ byte, body int) error {
 	switch {
 	case typ == 'B' && body > streamAbove:
 		err = s.bindLarge(ctx, body)
-	case typ == 'P' && body > s.srv.cfg.QueryBytes:
+	case typ == 'P' && body > s.srv.now().QueryBytes:
 		if err = s.passOver(); err == nil {
-			err = wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.cfg.QueryBytes)
+			err = wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.now().QueryBytes)
 		}
 	default:
 		var m []byte
 		if m, err = s.next(body); err == nil {
-			err = s.extendedMessage(ctx, typ, m[5:])
+			for again := true; again; {
+				err = s.extendedMessage(ctx, typ, m[5:])
+				if again = typ == 'P' || typ == 'B' || typ == 'D'; again { // these leave nothing behind when they fail
+					again, err = s.again(ctx, err)
+				}
+			}
 		}
 	}
 	if err != nil {
@@ -207,8 +212,8 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 		return s.syntax(ctx, t, strings.Clone(m.SQL))
 	case t.Kind == router.Reject && t.Reason != nil:
 		return t.Reason
-	case m.Name != "" && len(s.prepared) >= s.srv.cfg.PreparedStatements:
-		return wire.Errorf(wire.CodeProgramLimitExceeded, "more than %d prepared statements in one session", s.srv.cfg.PreparedStatements).
+	case m.Name != "" && len(s.prepared) >= s.srv.now().PreparedStatements:
+		return wire.Errorf(wire.CodeProgramLimitExceeded, "more than %d prepared statements in one session", s.srv.now().PreparedStatements).
 			WithHint("Close statements that are no longer used, or raise limits.prepared_statements.")
 	}
 	p := &prepared{

@@ -103,17 +103,22 @@ func newKit(t *testing.T, change ...func(*Config)) *kit {
 	}
 	app := &User{Name: "app", ServerUser: k.super}
 	cfg := Config{
-		Cluster: "kit", Database: "app", Topology: kitTopology(t, snapShards),
-		Service: app, Access: wire.Rules{rule}, MaxClients: 1000, MaxUnauthenticated: 1000,
-		Users: map[string]*User{
-			"app": app, "plain": {Name: "plain", ServerUser: "plain"},
-			"pooled": {Name: "pooled", ServerUser: k.super, Pooling: SessionPooling},
-			"two":    {Name: "two", ServerUser: k.super, MaxConnections: 2},
+		Fixed: Fixed{
+			Cluster: "kit", Database: "app", Topology: kitTopology(t, snapShards),
+			Router: router.Config{CacheEntries: 1000, MaxTokens: 2000, MaxBytes: 1 << 20},
+			Log:    slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		},
-		ServerTLS: noTLS, ConnectTimeout: 5 * time.Second,
-		Pools:  backend.Limits{Max: 10, Total: 100, Wait: 5 * time.Second, CheckAfter: time.Hour, Statements: 100},
-		Router: router.Config{CacheEntries: 1000, MaxTokens: 2000, MaxBytes: 1 << 20}, MessageBytes: 16 << 20, QueryBytes: 1 << 20,
-		PreparedStatements: 100, Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Live: Live{
+			Service: app, Access: wire.Rules{rule}, MaxClients: 1000, MaxUnauthenticated: 1000,
+			Users: map[string]*User{
+				"app": app, "plain": {Name: "plain", ServerUser: "plain"},
+				"pooled": {Name: "pooled", ServerUser: k.super, Pooling: SessionPooling},
+				"two":    {Name: "two", ServerUser: k.super, MaxConnections: 2},
+			},
+			ServerTLS: noTLS, ConnectTimeout: 5 * time.Second,
+			Pools:        backend.Limits{Max: 10, Total: 100, Wait: 5 * time.Second, CheckAfter: time.Hour, Statements: 100},
+			MessageBytes: 16 << 20, QueryBytes: 1 << 20, PreparedStatements: 100,
+		},
 	}
 	for _, f := range change {
 		f(&cfg)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"shardproxy/backend"
+	"shardproxy/fence"
 	"shardproxy/topology"
 	"shardproxy/wire"
 )
@@ -78,6 +79,7 @@ type lane struct {
 	tag      string               // of the last CommandComplete that was kept from the client
 	rows     [][]string           // of the hidden queries since it was last emptied
 	keepTag  bool                 // queryReply: keep CommandComplete from the client too
+	restore  func(*wire.Error)    // see part
 }
 
 // laneError is a lost or confused backend.
@@ -375,6 +377,14 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 	if e.Severity == "FATAL" || e.Severity == "PANIC" {
 		return s.lost(l, e)
 	}
+	if e.Schema == fence.Schema && e.Constraint == fence.ConstraintEpoch {
+		if stale := s.fenced(l, want); stale != nil {
+			return stale
+		}
+	}
+	if want == queryHidden {
+		l.be.Epoch = 0 // the SET of the stamp may be what has failed
+	}
 	if want == queryHidden || want == queryTag || want == executeHidden || want == parseProbe {
 		return (*serverError)(e)
 	}
@@ -382,6 +392,11 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 		return errSent
 	}
 	s.srv.stats.failed(e.Code)
+	if l.restore != nil {
+		l.restore(e)
+		s.client.SetAppended(e.Append(s.client.Append()))
+		return errSent
+	}
 	if s.renamed.shift != 0 && e.Position > s.renamed.from {
 		e.Position -= s.renamed.shift
 		s.client.SetAppended(e.Append(s.client.Append()))

@@ -12,11 +12,36 @@ import (
 // lane gives the session's backend on a shard. A new one is brought to the session's settings and, in a
 // transaction, into it. What that needs is sent with the next message, in the same write.
 func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, error) {
+	l, err := s.take(ctx, shard)
+	if err != nil {
+		return nil, err
+	}
+	return l, s.enter(l)
+}
+
+// claim makes sure that the session has a backend on a shard, and that the map by which it chose that shard has not
+// changed while it waited for one: else the statement, of which nothing was sent, is to be planned again.
+func (s *Session) claim(ctx context.Context, shard topology.ShardID) error {
+	if s.holdsMap() {
+		return nil
+	}
+	if _, err := s.take(ctx, shard); err != nil {
+		return err
+	}
+	if ours := s.routes.snap.Epoch; s.srv.snapshot.Load().Epoch != ours {
+		return &staleError{shard: s.shardName(shard), ours: ours}
+	}
+	return nil
+}
+
+// take gives the session's backend on a shard, as it is.
+func (s *Session) take(ctx context.Context, shard topology.ShardID) (*lane, error) {
 	for _, l := range s.lanes {
 		if l.shard == shard {
-			return l, s.enter(l)
+			return l, nil
 		}
 	}
+	s.waiter.Inside = len(s.lanes) > 0
 	be, err := s.routes.pool(s, shard).Acquire(ctx, &s.waiter)
 	if err != nil {
 		return nil, &noBackendError{err}
@@ -27,7 +52,7 @@ func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, erro
 	s.laneMu.Lock()
 	s.lanes = append(s.lanes, l)
 	s.laneMu.Unlock()
-	return l, s.enter(l)
+	return l, nil
 }
 
 func (s *Session) newLane() *lane {
@@ -46,6 +71,9 @@ func (s *Session) newLane() *lane {
 func (s *Session) enter(l *lane) error {
 	if l.be.Settings != s.settings && l.synced {
 		if sql := l.be.Settings.Difference(s.settings); sql != "" {
+			if l.be.Settings == nil {
+				l.be.Epoch = 0 // it goes with the rest
+			}
 			l.be.Settings = nil // unknown, until it has succeeded
 			l.query(sql, queryHidden)
 			if err := s.drain(l); err != nil {
@@ -53,6 +81,9 @@ func (s *Session) enter(l *lane) error {
 			}
 		}
 		l.be.Settings = s.settings
+	}
+	if err := s.stamp(l); err != nil {
+		return err
 	}
 	if !s.tx.open || l.begun || !l.synced {
 		return nil
@@ -125,7 +156,7 @@ func (s *Session) anyShard() topology.ShardID {
 	if n := len(s.routes.snap.Shards); int(s.home) >= n {
 		s.home %= topology.ShardID(n)
 	}
-	return s.home
+	return s.unpaused(s.home)
 }
 
 // routes are the pools of one user, by shard, for the shards of one snapshot.
@@ -139,7 +170,7 @@ func (r *routes) pool(s *Session, shard topology.ShardID) *backend.Pool {
 		return p
 	}
 	node := r.snap.Shards[shard].Nodes[0]
-	p := s.srv.pools.Get(backend.Key{Address: node.Address(), Database: node.Database, User: s.user.ServerUser})
+	p := s.srv.pools.Get(backend.Key{Address: node.Address(), Database: node.Database, User: s.user.ServerUser}, r.snap.Shards[shard].Name)
 	r.pools[shard].Store(p)
 	return p
 }

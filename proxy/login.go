@@ -19,7 +19,7 @@ import (
 // admit brings a connection to the point where its session may run. nil: there is nothing more to do.
 func (s *Server) admit(ctx context.Context, conn net.Conn) *Session {
 	log := s.cfg.Log.With("client", conn.RemoteAddr().String())
-	if n := s.unauthenticated.Add(1); int(n) > s.cfg.MaxUnauthenticated {
+	if n := s.unauthenticated.Add(1); int(n) > s.now().MaxUnauthenticated {
 		s.unauthenticated.Add(-1)
 		_, _ = conn.Write(wire.Fatalf(wire.CodeTooManyConnections, "too many connections that are not logged in yet").Append(nil))
 		return nil
@@ -63,7 +63,8 @@ func (s *Server) refuse(conn net.Conn, e *wire.Error) error {
 
 // authenticate finds out who the client is. A client that only wants to cancel has no user.
 func (s *Server) authenticate(ctx context.Context, conn net.Conn) (*wire.Accepted, *User, error) {
-	accepted, err := wire.Accept(ctx, conn, &s.cfg.Accept)
+	live := s.now()
+	accepted, err := wire.Accept(ctx, conn, &live.Accept)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,16 +78,16 @@ func (s *Server) authenticate(ctx context.Context, conn net.Conn) (*wire.Accepte
 		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeCannotConnectNow, "the database system is starting up").
 			WithDetail("No shard has answered yet."))
 	}
-	method, ok := s.cfg.Access.Match(startup, conn.RemoteAddr())
+	method, ok := live.Access.Match(startup, conn.RemoteAddr())
 	if !ok {
 		return nil, nil, s.refuse(conn, wire.RejectionError(startup, conn.RemoteAddr()))
 	}
-	user, known, err := s.lookup(ctx, startup.User())
+	user, known, err := s.lookup(ctx, live, startup.User())
 	if err != nil {
 		s.cfg.Log.Error("auth query failed", "error", err)
 		return nil, nil, s.refuse(conn, wire.Fatalf(wire.CodeCannotConnectNow, "cannot look up the user now"))
 	}
-	if err := s.auth.Authenticate(ctx, conn, startup, method, user.secret(), known); err != nil {
+	if err := s.auth.Load().Authenticate(ctx, conn, startup, method, user.secret(), known); err != nil {
 		return nil, nil, err
 	}
 	if !known {
@@ -125,14 +126,15 @@ func (u *User) secret() wire.Secret {
 	return u.Secret
 }
 
-func (s *Server) lookup(ctx context.Context, name string) (*User, bool, error) {
-	if u, ok := s.cfg.Users[name]; ok {
+func (s *Server) lookup(ctx context.Context, live *Live, name string) (*User, bool, error) {
+	if u, ok := live.Users[name]; ok {
 		return u, true, nil
 	}
-	if s.cfg.Lookup == nil {
+	q := s.userQuery.Load()
+	if q == nil {
 		return nil, false, nil
 	}
-	u, ok, err := s.cfg.Lookup(ctx, name)
+	u, ok, err := q.find(ctx, s, name)
 	if ok {
 		s.dialer.found(u)
 	}
@@ -158,6 +160,9 @@ func (s *Server) newSession(ctx context.Context, conn net.Conn, startup *wire.St
 	if err := s.logins.settle(ctx, c, base); err != nil {
 		c.leave()
 		s.forget(c)
+		if c.killed.Load() != nil {
+			return nil, errShuttingDown()
+		}
 		return nil, err
 	}
 	out := c.client.Append()
@@ -185,25 +190,19 @@ func (s *Server) enroll(c *Session) error {
 	_, _ = rand.Read(secret) // never fails
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining.Load() {
+	if s.draining.Load() || s.closing.Load() {
 		return wire.Fatalf(wire.CodeCannotConnectNow, "the database system is shutting down")
 	}
-	if len(s.sessions) >= s.cfg.MaxClients {
+	if len(s.sessions) >= min(s.now().MaxClients, sessionsMax) {
 		return wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")
 	}
-	if n := c.user.connections.Add(1); c.user.MaxConnections > 0 && int(n) > c.user.MaxConnections {
-		c.user.connections.Add(-1)
+	if most := c.user.MaxConnections; most > 0 && s.clients[c.user.Name] >= most {
 		return wire.Fatalf(wire.CodeTooManyConnections, "too many connections for role \"%s\"", c.user.Name)
 	}
-	for {
-		s.lastPID++
-		if _, taken := s.sessions[s.lastPID]; s.lastPID != 0 && !taken {
-			break
-		}
-	}
-	c.key = wire.CancelKey{PID: s.lastPID, Secret: string(secret)}
+	c.key = wire.CancelKey{PID: s.nextPID(), Secret: string(secret)}
 	c.id = uint64(s.lastPID)
-	s.sessions[s.lastPID] = c
+	s.sessions[c.key.PID] = c
+	s.clients[c.user.Name]++
 	s.stats.clients.Add(1)
 	return nil
 }

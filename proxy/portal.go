@@ -34,6 +34,7 @@ type boundPortal struct {
 	message   wire.Bind // with memory of its own
 	statement *backend.Statement
 	shards    []topology.ShardID
+	epoch     topology.Epoch // of the map that shards is of
 }
 
 // bind handles Bind.
@@ -47,6 +48,20 @@ func (s *Session) bind(ctx context.Context, body []byte) error {
 		return err
 	}
 	b := &s.bindMessage
+	var l *lane
+	alone := s.alone(p.template, shards)
+	if isOurs(p.template) {
+		err = s.pay(ctx)
+	} else if !alone {
+		if err = s.heedAll(shards); err == nil { // while nothing holds the session to its map yet
+			err = s.pay(ctx)
+		}
+	} else if err = s.claim(ctx, shards[0]); err == nil {
+		l, err = s.join(ctx, shards[0], p.template.Write)
+	}
+	if err != nil { // before the portal is known: the message may be handled again, with a later map
+		return err
+	}
 	at, err := s.newPortal(b.Portal)
 	if err != nil {
 		return err
@@ -54,28 +69,18 @@ func (s *Session) bind(ctx context.Context, body []byte) error {
 	at.prep = p
 	switch {
 	case isOurs(p.template):
-		if err := s.pay(ctx); err != nil {
-			return err
-		}
 		at.kind = ours
 		s.local(localBind)
 		return nil
-	case len(shards) == 1:
-		l, err := s.join(ctx, shards[0], p.template.Write)
-		if err != nil {
-			return err
-		}
+	case alone:
 		at.kind, at.shard = onShard, shards[0]
 		s.sendParse(l, p.statement, s.parseReply(p))
 		l.send(func(dst []byte) []byte { return wire.AppendBind(dst, b.Portal, p.statement.Name, b.Rest) })
 		l.await(bindReply)
 		return nil
 	}
-	if err := s.pay(ctx); err != nil {
-		return err
-	}
 	at.kind = onShards
-	at.bound = &boundPortal{statement: p.statement, shards: slices.Clone(shards)}
+	at.bound = &boundPortal{statement: p.statement, shards: slices.Clone(shards), epoch: s.routes.snap.Epoch}
 	if at.bound.message, err = wire.ParseBind(bytes.Clone(body)); err != nil {
 		return asProtocol(err)
 	}
@@ -124,7 +129,7 @@ func (s *Session) destinationOf(p *prepared, b *wire.Bind) ([]topology.ShardID, 
 		return append(s.shards[:0], s.tx.cursors[t.Declare]), nil // which says so when it is executed
 	}
 	if s.bound == unbound && (t.Kind == router.Keyed || t.Kind == router.Insert) {
-		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b, Foreign: s.foreign}
+		s.args = router.Args{SQL: p.sql, Literals: p.literals, Params: b, Foreign: s.foreign, Through: s.through}
 		var err *router.Error
 		if s.shards, err = t.Route(s.snap, &s.args, s.shards[:0]); err != nil {
 			if b.Absent { // the server says how many it wants
@@ -149,14 +154,19 @@ func (s *Session) bindLarge(ctx context.Context, body int) error {
 		return err
 	}
 	if s.bindMessage, err = wire.ParseBind(head[5:]); err == nil {
-		p, shards, terr := s.target(ctx)
+		p, shards, terr := s.largeTarget(ctx)
+		for again := true; again; { // nothing of the message has been taken yet
+			if again, terr = s.again(ctx, terr); again {
+				p, shards, terr = s.largeTarget(ctx)
+			}
+		}
 		switch {
 		case terr != nil && !s.bindMessage.Missed:
 			if err := s.passOver(); err != nil {
 				return err
 			}
 			return terr
-		case terr == nil && !s.bindMessage.Missed && len(shards) == 1:
+		case terr == nil && !s.bindMessage.Missed && s.alone(p.template, shards):
 			return s.bindStream(ctx, p, shards[0], body)
 		}
 	}
@@ -167,21 +177,33 @@ func (s *Session) bindLarge(ctx context.Context, body int) error {
 	return s.bind(ctx, m[5:])
 }
 
+// largeTarget is target for a Bind of which only the beginning is here.
+func (s *Session) largeTarget(ctx context.Context) (*prepared, []topology.ShardID, error) {
+	p, shards, err := s.target(ctx)
+	if err != nil || s.bindMessage.Missed || isOurs(p.template) || !s.alone(p.template, shards) {
+		return p, shards, err
+	}
+	if err = s.claim(ctx, shards[0]); err == nil {
+		_, err = s.join(ctx, shards[0], p.template.Write)
+	}
+	return p, shards, err
+}
+
 // bindStream passes a Bind on to its shard in pieces.
 func (s *Session) bindStream(ctx context.Context, p *prepared, shard topology.ShardID, body int) error {
 	b := &s.bindMessage
 	names := len(b.Portal) + 1 + len(b.Statement) + 1
 	name := strings.Clone(b.Portal)
-	at, err := s.newPortal(name)
-	var l *lane
+	var at *portal
+	l, err := s.join(ctx, shard, p.template.Write)
 	if err == nil {
-		at.prep = p
-		l, err = s.join(ctx, shard, p.template.Write)
+		at, err = s.newPortal(name)
 	}
 	if err != nil {
 		_ = s.passOver()
 		return err
 	}
+	at.prep = p
 	s.sendParse(l, p.statement, s.parseReply(p))
 	if err := s.drain(l); err != nil {
 		if e := s.passOver(); e != nil {
@@ -203,6 +225,22 @@ func (s *Session) bindStream(ctx context.Context, p *prepared, shard topology.Sh
 		l.be.Broken = true
 		return &clientError{err}
 	}
+	return nil
+}
+
+// reroute finds the shards of a portal again where the session has gone over to another map since it was bound.
+func (s *Session) reroute(ctx context.Context, at *portal) error {
+	if at.bound.epoch == s.routes.snap.Epoch {
+		return nil
+	}
+	if _, err := s.currentTemplate(ctx, at.prep); err != nil {
+		return err
+	}
+	shards, err := s.destinationOf(at.prep, &at.bound.message)
+	if err != nil {
+		return err
+	}
+	at.bound.shards, at.bound.epoch = slices.Clone(shards), s.routes.snap.Epoch
 	return nil
 }
 

@@ -68,7 +68,7 @@ func (s *Server) OnShard(ctx context.Context, shard topology.ShardID, f func(que
 
 // withService runs f with a backend of the service user on a shard.
 func (s *Server) withService(ctx context.Context, snap *topology.Snapshot, shard topology.ShardID, f func(*backend.Conn) error) error {
-	return s.withUser(ctx, s.cfg.Service, snap, shard, f)
+	return s.withUser(ctx, s.now().Service, snap, shard, f)
 }
 
 // withUser runs f with a backend of a user on a shard. f must use the ctx of its caller, which it does not outlive.
@@ -88,24 +88,24 @@ func (s *Server) withUser(ctx context.Context, u *User, snap *topology.Snapshot,
 func (s *Server) recover(ctx context.Context) {
 	tick := time.NewTicker(recoverEvery)
 	defer tick.Stop()
-	for {
+	for next := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		snap := s.snapshot.Load()
-		for shard := range snap.Shards {
+		shards := s.used(snap)
+		for range min(len(shards), recoverMost) {
 			if ctx.Err() != nil {
 				return
 			}
-			if !s.used(snap, topology.ShardID(shard)) {
-				continue
-			}
+			shard := shards[next%len(shards)]
+			next++
 			limited, cancel := context.WithTimeout(ctx, serviceTime)
-			err := s.recoverShard(limited, snap, topology.ShardID(shard))
+			err := s.recoverShard(limited, snap, shard)
 			if err == nil {
-				err = s.forgetDecisions(limited, snap, topology.ShardID(shard))
+				err = s.forgetDecisions(limited, snap, shard)
 			}
 			cancel()
 			if err != nil && ctx.Err() == nil {
@@ -115,12 +115,20 @@ func (s *Server) recover(ctx context.Context) {
 	}
 }
 
-// used says whether this proxy has a pool on the shard: an unused shard is not connected to for this.
-func (s *Server) used(snap *topology.Snapshot, shard topology.ShardID) bool {
-	node := snap.Shards[shard].Nodes[0]
-	return slices.ContainsFunc(s.pools.All(), func(p *backend.Pool) bool {
-		return p.Key().Address == node.Address() && p.Key().Database == node.Database
-	})
+// used gives the shards on which this proxy has a pool: one that is not used is not connected to for recovery.
+func (s *Server) used(snap *topology.Snapshot) []topology.ShardID {
+	pools := make(map[backend.Key]bool)
+	for _, p := range s.pools.All() {
+		pools[backend.Key{Address: p.Key().Address, Database: p.Key().Database}] = true
+	}
+	var shards []topology.ShardID
+	for i := range snap.Shards {
+		node := &snap.Shards[i].Nodes[0]
+		if pools[backend.Key{Address: node.Address(), Database: node.Database}] {
+			shards = append(shards, topology.ShardID(i))
+		}
+	}
+	return shards
 }
 
 // recoverShard ends the old prepared transactions of one shard as their first shard has decided.
@@ -155,7 +163,7 @@ func (s *Server) recoverShard(ctx context.Context, snap *topology.Snapshot, shar
 			verb = "COMMIT PREPARED "
 		}
 		// Only its owner, or a superuser, may end it. The owner is one of our users, unless the service user made it.
-		as := s.cfg.Service
+		as := s.now().Service
 		if s.dialer.knows(owners[i]) {
 			as = &User{ServerUser: owners[i]}
 		}

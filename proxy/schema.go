@@ -21,6 +21,7 @@ type schemaKeeper struct {
 	next *topology.Snapshot // published, but not in force: the tables could not be placed by its rules yet
 
 	pending atomic.Bool // a change by another proxy waits to be read
+	missed  atomic.Bool // it could not be read: adoptLate tries again
 }
 
 // Publish makes next the topology that statements are planned with. Transactions that are open go on with the one that
@@ -41,12 +42,12 @@ func (s *Server) adoptLocked(ctx context.Context) {
 		return
 	}
 	if old.Schema.Version == 0 { // learn will read it
-		s.snapshot.Store(next)
+		s.adopt(next)
 		s.schema.next = nil
 		return
 	}
 	if with := next.WithSchema(old.Schema); with.SchemaFits() {
-		s.snapshot.Store(with)
+		s.adopt(with)
 		s.schema.next = nil
 		return
 	}
@@ -72,12 +73,13 @@ func (s *Server) SchemaChanged() {
 		now := s.snapshot.Load()
 		err := s.withService(ctx, now, 0, func(c *backend.Conn) error { return s.readSchema(ctx, c, now) })
 		if err != nil {
+			s.schema.missed.Store(true)
 			s.cfg.Log.Warn("the schema could not be read after a change by another proxy", "error", err)
 		}
 	}()
 }
 
-// adoptLate tries again what Publish could not put in force.
+// adoptLate tries again what Publish and SchemaChanged could not put in force.
 func (s *Server) adoptLate(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -92,6 +94,9 @@ func (s *Server) adoptLate(ctx context.Context) {
 		s.adoptLocked(limited)
 		s.schema.mu.Unlock()
 		cancel()
+		if s.schema.missed.Swap(false) {
+			s.SchemaChanged()
+		}
 	}
 }
 
@@ -115,7 +120,7 @@ func (s *Server) learnFrom(ctx context.Context, shard topology.ShardID) error {
 		return errors.New("the topology has just changed")
 	}
 	var waiter backend.Waiter
-	pool := s.poolOf(s.cfg.Service, s.snapshot.Load(), shard)
+	pool := s.poolOf(s.now().Service, s.snapshot.Load(), shard)
 	c, err := pool.Acquire(ctx, &waiter)
 	if err != nil {
 		return err
@@ -145,7 +150,7 @@ func (s *Server) readSchema(ctx context.Context, c *backend.Conn, snap *topology
 	if err != nil {
 		return fmt.Errorf("read the schema: %w", err)
 	}
-	s.snapshot.Store(snap.WithSchema(schema))
+	s.adopt(snap.WithSchema(schema))
 	return nil
 }
 
@@ -204,13 +209,13 @@ func analysed(sql string) bool {
 // while they wait for that work.
 func (s *Server) poolOf(u *User, snap *topology.Snapshot, shard topology.ShardID) *backend.Pool {
 	node := snap.Shards[shard].Nodes[0]
-	return s.service.Get(backend.Key{Address: node.Address(), Database: node.Database, User: u.ServerUser})
+	return s.service.Get(backend.Key{Address: node.Address(), Database: node.Database, User: u.ServerUser}, snap.Shards[shard].Name)
 }
 
 // changedSchema notes a change of the schema: what follows in the same transaction is planned with it.
 func (s *Session) changedSchema(ctx context.Context) error {
 	s.schemaChanged = true
-	if !s.tx.open {
+	if !s.tx.open || s.ownRead {
 		return nil
 	}
 	return s.readOwnSchema(ctx)

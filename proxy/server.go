@@ -2,7 +2,7 @@ package proxy
 
 import (
 	"context"
-	"crypto/subtle"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -23,42 +23,54 @@ const ConsoleDatabase = "shardproxy"
 // Console serves clients of the database ConsoleDatabase, from behind their authentication on.
 type Console interface {
 	Serve(ctx context.Context, client *wire.Stream, startup *wire.Startup) error
+	Cancel(key wire.CancelKey) // what one of its clients waits for, if it is one of its clients
 }
 
 // Connections of the proxy's own work: reading the schema, recovery, looking up users. They come on top of the budget.
 const (
-	serviceMax  = 4 // of one shard
+	serviceMax  = 4  // of one shard
+	serviceAll  = 32 // of all shards together
 	serviceIdle = 30 * time.Second
 	serviceTime = 30 * time.Second // for one piece of work
 )
 
 // Server accepts clients and runs their sessions.
 type Server struct {
-	cfg        Config
+	cfg        Fixed
+	live       atomic.Pointer[Live]
 	Console    Console // nil: there is no console
 	router     *router.Router
 	pools      *backend.Pools // of sessions
 	service    *backend.Pools // of the proxy's own work
 	dialer     *dialer
 	statements *backend.Statements
-	auth       *wire.Authenticator
-	snapshot   atomic.Pointer[topology.Snapshot]
+	auth       atomic.Pointer[wire.Authenticator]
+	mockKey    []byte // of auth: the same for all
+	userQuery  atomic.Pointer[userQuery]
+	snapshot   atomic.Pointer[topology.Snapshot] // changed by adopt
+	adopted    atomic.Pointer[time.Time]         // when the epoch of snapshot came
+	news       atomic.Pointer[chan struct{}]     // closed and replaced when snapshot changes
+	fenced     atomic.Uint64                     // the highest epoch that a shard was found fenced for
 	defaults   atomic.Pointer[defaults]
 	stats      Stats
 	envs       envs
 	logins     logins
 	schema     schemaKeeper
 	recovery   recovery
+	drift      driftKeeper
 
 	learned       chan struct{}   // closed once defaults and the schema are known
 	consoles      context.Context // ends logins and the sessions of the console
 	closeConsoles context.CancelFunc
 
 	draining        atomic.Bool
+	closing         atomic.Bool // no more clients are let in
 	unauthenticated atomic.Int32
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[uint32]*Session
+	clients  map[string]int // sessions by the name of the user
+	emptied  chan struct{}  // closed when the last session has gone; nil: nobody waits for that
 	lastPID  uint32
 	routes   map[string]*routes // by server user
 	wg       sync.WaitGroup
@@ -70,28 +82,24 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dialer{tls: cfg.ServerTLS, timeout: cfg.ConnectTimeout}
+	d := &dialer{}
 	s := &Server{
-		cfg: cfg, router: r, dialer: d, pools: backend.NewPools(d, cfg.Pools),
-		statements: backend.NewStatements(cfg.Router.CacheEntries), auth: wire.NewAuthenticator(cfg.Auth),
-		sessions: make(map[uint32]*Session), routes: make(map[string]*routes),
+		cfg: cfg.Fixed, router: r, dialer: d,
+		pools: backend.NewPools(d, cfg.Pools), service: backend.NewPools(d, serviceLimits(cfg.Pools)),
+		statements: backend.NewStatements(cfg.Router.CacheEntries), mockKey: make([]byte, 32),
+		sessions: make(map[uint32]*Session), clients: make(map[string]int), routes: make(map[string]*routes),
 	}
+	_, _ = rand.Read(s.mockKey) // never fails
+	s.Reload(&cfg.Live)
 	s.learned = make(chan struct{})
 	s.consoles, s.closeConsoles = context.WithCancel(context.Background())
-	own := cfg.Pools
-	own.Min, own.Max, own.Total, own.Idle = 0, serviceMax, 0, serviceIdle
-	s.service = backend.NewPools(d, own)
 	s.snapshot.Store(cfg.Topology)
+	news, now := make(chan struct{}), time.Now()
+	s.adopted.Store(&now)
+	s.news.Store(&news)
 	s.stats.started = time.Now()
-	d.remember(cfg.Service)
-	for _, u := range cfg.Users {
-		d.remember(u)
-	}
 	return s, nil
 }
-
-// SetLookup sets where users are looked for that the configuration does not name. Call it before Serve.
-func (s *Server) SetLookup(l Lookup) { s.cfg.Lookup = l }
 
 // Ready gives the reasons why the server should get no clients, none where it should.
 func (s *Server) Ready() []string {
@@ -99,8 +107,11 @@ func (s *Server) Ready() []string {
 	if s.defaults.Load() == nil {
 		reasons = append(reasons, "no shard has answered yet")
 	}
-	if s.draining.Load() {
+	if s.draining.Load() || s.closing.Load() {
 		reasons = append(reasons, "shutting down")
+	}
+	if e := s.behindFences(); e != 0 {
+		reasons = append(reasons, fmt.Sprintf("a shard is fenced for epoch %d of the topology, which has not come here", e))
 	}
 	return reasons
 }
@@ -130,6 +141,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { _ = s.service.Run(ctx) })
 	wg.Go(func() { s.recover(ctx) })
 	wg.Go(func() { s.adoptLate(ctx) })
+	wg.Go(func() { s.watchDrift(ctx) })
 	wg.Wait()
 	return ctx.Err()
 }
@@ -176,21 +188,12 @@ func (s *Server) cutOff(how func(*Session)) int {
 	return len(s.sessions)
 }
 
-// interrupt wakes a session that waits for its client, who is told why, and takes away its backends.
-func (s *Session) interrupt() {
-	_ = s.client.Conn().SetDeadline(time.Unix(1, 0))
-	s.laneMu.Lock()
-	defer s.laneMu.Unlock()
-	for _, l := range s.lanes {
-		_ = l.be.Stream.Conn().Close()
-	}
-}
-
 // Shutdown lets sessions end their transactions and then ends them. When ctx ends it cuts off the rest.
 // The listeners must have been closed.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	s.closeConsoles()
+	s.pools.Abandon(errShuttingDown()) // nobody could resume
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -211,7 +214,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		case <-ctx.Done():
-			left := s.cutOff((*Session).interrupt)
+			var busy []*backend.Conn
+			left := s.cutOff(func(c *Session) { busy = append(busy, c.interrupt()...) })
+			s.cancelAll(context.WithoutCancel(ctx), busy)
 			select {
 			case <-done:
 			case <-time.After(farewellTime):
@@ -237,30 +242,19 @@ func (s *Server) forget(c *Session) {
 	defer s.mu.Unlock()
 	if _, ok := s.sessions[c.key.PID]; ok {
 		delete(s.sessions, c.key.PID)
-		c.user.connections.Add(-1)
+		if s.clients[c.user.Name]--; s.clients[c.user.Name] == 0 {
+			delete(s.clients, c.user.Name)
+		}
+		if k := c.killed.Load(); k != nil {
+			close(k.gone)
+		}
+		if len(s.sessions) == 0 && s.emptied != nil {
+			close(s.emptied)
+			s.emptied = nil
+		}
 	}
 	s.stats.received.Add(c.client.BytesRead)
 	s.stats.sent.Add(c.client.BytesWritten)
-}
-
-// cancel passes a CancelRequest on to the shards that work for the session.
-func (s *Server) cancel(ctx context.Context, key wire.CancelKey) {
-	s.mu.Lock()
-	c, ok := s.sessions[key.PID]
-	s.mu.Unlock()
-	if !ok || subtle.ConstantTimeCompare([]byte(c.key.Secret), []byte(key.Secret)) != 1 {
-		return
-	}
-	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
-	defer stop()
-	c.Cancel(ctx)
-}
-
-// cancelAbandoned stops what a client that has gone left running.
-func (s *Server) cancelAbandoned(be *backend.Conn) {
-	ctx, stop := context.WithTimeout(context.Background(), time.Second)
-	defer stop()
-	_ = be.Cancel(ctx)
 }
 
 // routesFor gives the user's pools for the current shards.
@@ -269,10 +263,17 @@ func (s *Server) routesFor(u *User) *routes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.routes[u.ServerUser]
-	if !ok || &r.snap.Shards[0] != &snap.Shards[0] {
-		r = &routes{snap: snap, pools: make([]atomic.Pointer[backend.Pool], len(snap.Shards))}
-		s.routes[u.ServerUser] = r
+	if ok && r.snap.Epoch == snap.Epoch {
+		return r
 	}
+	next := &routes{snap: snap}
+	if ok && &r.snap.Shards[0] == &snap.Shards[0] {
+		next.pools = r.pools
+	} else {
+		next.pools = make([]atomic.Pointer[backend.Pool], len(snap.Shards))
+	}
+	s.routes[u.ServerUser] = next
+	r = next
 	return r
 }
 

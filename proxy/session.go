@@ -48,6 +48,7 @@ type Session struct {
 	snap     *topology.Snapshot // of the current statement
 	own      *topology.Snapshot // with the schema as the open transaction has changed it, or nil
 
+	ownRead       bool // own has been read behind the statement that has just run
 	schemaChanged bool // by the open transaction, or by the statement that has just run
 
 	lanes []*lane // backends in our hands: of the current transaction, and pinned ones
@@ -73,13 +74,18 @@ type Session struct {
 	portals     map[string]*portal
 	portal      portal // the unnamed one
 	skip        bool   // an error: pass over all up to Sync
+	through     bool   // the current statement does not wait for a hold any longer
+	refusals    int    // of the current simple statement by a fence
+	unanswered  int64  // clientPosition when the current simple statement was sent to its one shard
 	muted       bool   // the client has been told that the statement failed: no more of its answers
 	owed        *prepared
 
-	laneMu sync.Mutex // guards changes of lanes against Cancel, which runs in another goroutine
+	laneMu sync.Mutex    // guards changes of lanes, and wake, against Cancel, which runs in another goroutine
+	wake   chan struct{} // closed by Cancel where the session waits for a map, else nil
 
-	state atomic.Int32 // sessionState, for SHOW CLIENTS and for draining
-	asked time.Time    // when the current statement came
+	state  atomic.Int32            // sessionState, for SHOW CLIENTS and for draining
+	killed atomic.Pointer[killing] // an operator ends it: see Server.KillClient
+	asked  time.Time               // when the current statement came
 }
 
 type sessionState int32
@@ -168,7 +174,7 @@ func (s *Session) goodbye(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil
-	case errors.Is(err, errDrain), errors.Is(err, os.ErrDeadlineExceeded) && s.srv.draining.Load():
+	case errors.Is(err, errDrain), errors.Is(err, os.ErrDeadlineExceeded) && (s.srv.draining.Load() || s.killed.Load() != nil):
 		w = wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command")
 		err = errDrain
 	case errors.As(err, &w):
@@ -225,14 +231,14 @@ func (s *Session) tidy(l *lane) error {
 		return err
 	}
 	l.be.ForgetAll()
-	l.be.Settings = backend.NoSettings
+	l.be.Settings, l.be.Epoch = backend.NoSettings, 0
 	return nil
 }
 
 // message handles one message of the client. An error ends the session.
 func (s *Session) message(ctx context.Context, typ byte, body int) error {
-	if body > s.srv.cfg.MessageBytes {
-		return wire.Fatalf(wire.CodeProgramLimitExceeded, "message of %d bytes is above the limit of %d", body, s.srv.cfg.MessageBytes)
+	if body > s.srv.now().MessageBytes {
+		return wire.Fatalf(wire.CodeProgramLimitExceeded, "message of %d bytes is above the limit of %d", body, s.srv.now().MessageBytes)
 	}
 	if s.skip && (typ == 'Q' || typ == 'F') { // PostgreSQL passes over all up to Sync
 		return s.passOver()
@@ -319,6 +325,7 @@ func (s *Session) ready(ctx context.Context) {
 		s.client.Write(s.late)
 		s.late = s.late[:0]
 	}
+	s.through = false
 	t.queries.Add(1)
 	if !s.asked.IsZero() {
 		t.latency.observe(time.Since(s.asked))
@@ -330,11 +337,11 @@ func (s *Session) ready(ctx context.Context) {
 // topology is the snapshot that the session plans with now.
 func (s *Session) topology() *topology.Snapshot {
 	latest := s.srv.snapshot.Load()
-	if &latest.Shards[0] != &s.routes.snap.Shards[0] {
+	if latest.Epoch != s.routes.snap.Epoch {
 		if s.rebase() {
 			latest = s.srv.snapshot.Load()
 		}
-		if &latest.Shards[0] != &s.routes.snap.Shards[0] { // an open transaction keeps the map that it began with
+		if latest.Epoch != s.routes.snap.Epoch {
 			latest = s.routes.snap.WithSchema(latest.Schema)
 		}
 	}
@@ -344,15 +351,30 @@ func (s *Session) topology() *topology.Snapshot {
 	return latest
 }
 
-// rebase goes over to the newest map of shards, where no transaction holds the session to an older one. ShardIDs are
-// those of one map, so what is kept is found again by its shard's name.
+// holdsMap says that the session must stay with its map: a transaction has begun to work, or a pipeline. What it has read
+// and locked would not hold for shards that own the same keys by another map.
+func (s *Session) holdsMap() bool {
+	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return l.begun || l.pending() || !l.synced })
+}
+
+// rebase goes over to the newest map, where nothing holds the session to an older one. ShardIDs are those of one map, so
+// what is kept is found again by its shard's name.
 func (s *Session) rebase() bool {
-	if s.tx.open || slices.ContainsFunc(s.lanes, func(l *lane) bool { return l.pending() || !l.synced }) {
+	if s.holdsMap() {
 		return false
 	}
 	old := s.routes.snap
 	s.routes = s.srv.routesFor(s.user)
 	now := s.routes.snap
+	s.through = false                       // which was for a hold of the old map
+	for name, shard := range s.tx.cursors { // those WITH HOLD
+		id, ok := now.ShardByName(old.Shards[shard].Name)
+		if !ok {
+			delete(s.tx.cursors, name)
+			continue
+		}
+		s.tx.cursors[name] = id
+	}
 	for _, l := range slices.Clone(s.lanes) {
 		name := old.Shards[l.shard].Name
 		id, ok := now.ShardByName(name)
@@ -392,6 +414,9 @@ func (s *Session) report(err error) error {
 	if s.orphaned != "" {
 		return s.orphan()
 	}
+	if s.killed.Load() != nil {
+		return s.killedBy(err)
+	}
 	if e := s.explain(err); e != nil {
 		s.sendError(e)
 	} else if err != errSent {
@@ -409,12 +434,15 @@ func (s *Session) explain(err error) *wire.Error {
 		lost    *laneError
 		server  *serverError
 		client  *clientError
+		stale   *staleError
 	)
 	switch {
 	case err == errSent:
 		return nil
 	case errors.As(err, &client):
 		return nil
+	case errors.As(err, &stale):
+		return stale.forClient(s.tx.open)
 	case errors.As(err, &lost):
 		e := wire.Errorf(wire.CodeConnectionFailure, "%v", lost)
 		if errors.As(lost.err, &ours) && ours.Code != "" && ours.Code[:2] == "57" {
@@ -429,13 +457,11 @@ func (s *Session) explain(err error) *wire.Error {
 		e.Severity, e.SeverityText = wire.SeverityError, ""
 		return &e
 	case errors.As(err, &refused):
-		e := wire.Errorf(refused.Code, "%s", refused.Message)
-		e.Detail, e.Hint, e.Position = refused.Detail, refused.Hint, refused.Position
-		return e
+		return refusal(refused)
 	case errors.Is(err, backend.ErrCanceled):
 		return wire.Errorf(wire.CodeQueryCanceled, "canceling statement due to user request")
 	case errors.Is(err, backend.ErrFull):
-		return wire.Errorf(wire.CodeTooManyConnections, "no backend connection became free within %v", s.srv.cfg.Pools.Wait).
+		return wire.Errorf(wire.CodeTooManyConnections, "no backend connection became free within %v", s.srv.now().Pools.Wait).
 			WithHint("Raise pool.size_max or pool.max_backends, or make transactions shorter.")
 	}
 	var (
@@ -474,10 +500,24 @@ func (s *Session) logger() *slog.Logger {
 func (s *Session) template(ctx context.Context, sql string) (*router.Template, error) {
 	s.snap = s.topology()
 	t, err := s.srv.router.Template(s.snap, s.env, sql, &s.scratch)
+	if err == nil && t.Config {
+		err = ownSettings(t.SetConfig)
+	}
 	if err != nil || len(t.Unknown) == 0 || s.bound != unbound || s.tx.failed {
 		return t, err
 	}
 	return s.unknown(ctx, t, sql)
+}
+
+// ownSettings refuses calls of set_config that would tell a shard what only the proxy may tell it.
+func ownSettings(calls []router.SetStmt) error {
+	for _, set := range calls {
+		if strings.HasPrefix(strings.ToLower(set.Name), "shardproxy.") {
+			return wire.Errorf(wire.CodeInsufficientPrivilege, "permission denied to set parameter \"%s\"", set.Name).
+				WithHint("SET shardproxy.key and SET shardproxy.shard bind the session to a shard.")
+		}
+	}
+	return nil
 }
 
 // Cancel asks the shards that work for the session to stop. It is called from another goroutine.
@@ -487,6 +527,10 @@ func (s *Session) Cancel(ctx context.Context) {
 	for _, l := range s.lanes {
 		l.be.LockCancel()
 		busy = append(busy, l.be)
+	}
+	if s.wake != nil {
+		close(s.wake)
+		s.wake = nil
 	}
 	s.laneMu.Unlock()
 	s.srv.pools.CancelWait(&s.waiter)

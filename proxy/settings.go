@@ -218,6 +218,7 @@ func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) er
 	for _, set := range calls {
 		switch {
 		case set.Name == "": // which ones is not known: all that the session has set
+			l.be.Epoch = 0
 			l.rows = nil
 			l.query("SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source = 'session'", queryHidden)
 			if err := s.drain(l); err != nil {
@@ -438,7 +439,7 @@ func (s *Session) discard(t *router.Template, sql string) error {
 		}
 		if all {
 			l.be.ForgetAll()
-			l.be.Settings = backend.NoSettings
+			l.be.Settings, l.be.Epoch = backend.NoSettings, 0
 			l.pinned, l.listen = s.pooling == SessionPooling, false
 		}
 	}

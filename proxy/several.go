@@ -22,6 +22,8 @@ type part struct {
 	sql   string
 	rows  []int // INSERT: the numbers of its rows in the client's statement
 
+	restore func(*wire.Error) // makes an error of sql one of the client's text; nil where sql is that
+
 	// In the extended protocol:
 	statement *backend.Statement
 	bind      []byte // Bind, behind its names
@@ -30,6 +32,11 @@ type part struct {
 // several runs a statement on more than one shard. A write is one transaction over all of them.
 // bind is the client's Bind message, nil in the simple protocol.
 func (s *Session) several(ctx context.Context, t *router.Template, shards []topology.ShardID, sql string, bind *boundPortal) error {
+	return s.severalOf(ctx, t, shards, func() ([]part, error) { return s.parts(t, shards, sql, bind) })
+}
+
+// severalOf is several with the parts that parts gives.
+func (s *Session) severalOf(ctx context.Context, t *router.Template, shards []topology.ShardID, parts func() ([]part, error)) error {
 	all := t.Kind == router.All || t.Kind == router.AllBare
 	if !t.Combine && !all {
 		if t.Reason != nil {
@@ -37,20 +44,36 @@ func (s *Session) several(ctx context.Context, t *router.Template, shards []topo
 		}
 		return wire.Errorf(wire.CodeFeatureNotSupported, "this statement does not run on several shards")
 	}
-	parts, err := s.parts(t, shards, sql, bind)
+	s.ownRead = false
+	if t.Write || all || s.tx.open { // other reads take some at a time
+		if err := s.affords(shards); err != nil {
+			return err
+		}
+	}
+	if err := s.heedAll(shards); err != nil {
+		return err
+	}
+	list, err := parts()
 	if err != nil {
 		return err
 	}
 	var tag string
 	switch {
 	case !t.Write && !all:
-		tag, err = s.severalReads(ctx, parts)
+		tag, err = s.severalReads(ctx, list)
 	case all:
-		tag, err = s.atomically(ctx, func() (string, error) { return s.onAll(ctx, parts) })
+		fences := s.makesFences(t)
+		tag, err = s.atomically(ctx, func() (string, error) {
+			tag, err := s.onAll(ctx, list)
+			if err == nil && fences {
+				err = s.fenceNew(ctx)
+			}
+			return tag, err
+		})
 	case t.Kind == router.Insert && t.Returns:
-		tag, err = s.atomically(ctx, func() (string, error) { return s.interleaved(ctx, parts) })
+		tag, err = s.atomically(ctx, func() (string, error) { return s.interleaved(ctx, list) })
 	default:
-		tag, err = s.atomically(ctx, func() (string, error) { return s.scatter(ctx, parts, true, true) })
+		tag, err = s.atomically(ctx, func() (string, error) { return s.scatter(ctx, list, true, true) })
 	}
 	if err != nil {
 		return err
@@ -89,7 +112,7 @@ func (s *Session) atomically(ctx context.Context, f func() (string, error)) (str
 	return tag, s.commit(ctx)
 }
 
-// parts gives what each shard is sent: the same for all, but for INSERT its own rows.
+// parts gives what each shard is sent: the same for all but those that hold rows which count elsewhere, for INSERT its own rows.
 func (s *Session) parts(t *router.Template, shards []topology.ShardID, sql string, bind *boundPortal) ([]part, error) {
 	parts := make([]part, 0, len(shards))
 	if t.Kind == router.Insert {
@@ -114,6 +137,10 @@ func (s *Session) parts(t *router.Template, shards []topology.ShardID, sql strin
 		q := part{shard: shard, sql: sql}
 		if bind != nil {
 			q.statement, q.bind = bind.statement, bind.message.Rest
+		}
+		q, err := s.owned(t, q)
+		if err != nil {
+			return nil, err
 		}
 		parts = append(parts, q)
 	}
@@ -141,7 +168,7 @@ func (s *Session) dispatch(ctx context.Context, p part, write, first, rows bool)
 		return nil, err
 	}
 	l.wrote = l.wrote || write
-	l.keepTag = true
+	l.keepTag, l.restore = true, p.restore
 	switch {
 	case p.bind != nil:
 		s.sendParse(l, p.statement, parseHidden)
@@ -175,7 +202,7 @@ func (s *Session) dispatch(ctx context.Context, p part, write, first, rows bool)
 func (s *Session) severalReads(ctx context.Context, parts []part) (string, error) {
 	var sum tagSum
 	for first := true; len(parts) > 0; first = false {
-		n := min(fanOut, len(parts))
+		n := min(s.readsAtOnce(), len(parts))
 		held := len(s.lanes)
 		tag, err := s.scatter(ctx, parts[:n], false, first)
 		if err != nil {
@@ -217,7 +244,7 @@ func (s *Session) gather(lanes []*lane) (string, error) {
 	var sum tagSum
 	for i, l := range lanes {
 		err := s.drain(l)
-		l.keepTag = false
+		l.keepTag, l.restore = false, nil
 		if err != nil {
 			return "", s.abandon(lanes[i+1:], err)
 		}
@@ -234,7 +261,7 @@ func (s *Session) abandon(lanes []*lane, err error) error {
 	s.muted = true
 	defer func() { s.muted = false }()
 	for _, l := range lanes {
-		l.keepTag = false
+		l.keepTag, l.restore = false, nil
 		if slices.Contains(s.lanes, l) {
 			_ = s.drain(l)
 		}

@@ -14,14 +14,14 @@ import (
 
 // simple handles a Query message.
 func (s *Session) simple(ctx context.Context, body int) error {
-	s.asked, s.extended = time.Now(), false
+	s.asked, s.extended, s.refusals = time.Now(), false, 0
 	s.skip, s.owed, s.unnamed = false, nil, nil
 	s.disproven()
-	if body > s.srv.cfg.QueryBytes {
+	if body > s.srv.now().QueryBytes {
 		if err := s.passOver(); err != nil {
 			return err
 		}
-		s.sendError(wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.cfg.QueryBytes).
+		s.sendError(wire.Errorf(wire.CodeProgramLimitExceeded, "query of %d bytes is above the limit of %d", body, s.srv.now().QueryBytes).
 			WithHint("Send large values as parameters or by COPY, or raise limits.query_bytes."))
 		s.tx.fail()
 		if err := s.undoPipeline(); err != nil {
@@ -89,9 +89,16 @@ func (s *Session) statements(ctx context.Context, sql string) error {
 	if err := s.grammatical(ctx, sql, spans); err != nil {
 		return err
 	}
-	if !s.tx.open {
-		if shard, write, ok := s.together(sql, spans); ok {
-			return s.one(ctx, shard, sql, write)
+	for again := !s.tx.open; again; {
+		shard, write, ok := s.together(sql, spans)
+		if !ok {
+			break
+		}
+		if again, err := s.again(ctx, s.one(ctx, shard, sql, write)); !again {
+			return err
+		}
+		if err := s.grammatical(ctx, sql, spans); err != nil { // with the later map
+			return err
 		}
 	}
 	for i, span := range spans {
@@ -196,7 +203,7 @@ func (s *Session) together(sql string, spans []router.Span) (shard topology.Shar
 
 // route finds the shards of a statement with its literals or parameters: s.shards.
 func (s *Session) route(t *router.Template, sql string, params router.ParamSource) error {
-	s.args = router.Args{SQL: sql, Literals: s.scratch.Literals, Params: params, Foreign: s.foreign}
+	s.args = router.Args{SQL: sql, Literals: s.scratch.Literals, Params: params, Foreign: s.foreign, Through: s.through}
 	var err *router.Error
 	s.shards, err = t.Route(s.snap, &s.args, s.shards[:0])
 	if err != nil {
@@ -207,6 +214,15 @@ func (s *Session) route(t *router.Template, sql string, params router.ParamSourc
 
 // statement plans and runs one statement of the simple protocol.
 func (s *Session) statement(ctx context.Context, sql string) error {
+	for {
+		again, err := s.again(ctx, s.attempt(ctx, sql))
+		if !again {
+			return err
+		}
+	}
+}
+
+func (s *Session) attempt(ctx context.Context, sql string) error {
 	t, err := s.template(ctx, sql)
 	if err != nil {
 		return err
@@ -276,7 +292,7 @@ func (s *Session) data(ctx context.Context, t *router.Template, sql string) erro
 		after = t
 	}
 	switch {
-	case len(shards) == 1:
+	case s.alone(t, shards):
 		err = s.one(ctx, shards[0], sql, t.Write)
 	case t.Kind == router.AllBare && !s.tx.open:
 		err = s.bare(ctx, shards, sql)
@@ -329,7 +345,7 @@ func (s *Session) closeCursor(ctx context.Context, t *router.Template, sql strin
 // destination gives the shards of a statement.
 func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardID, error) {
 	if s.bound != unbound {
-		return append(s.shards[:0], s.bound), nil
+		return append(s.shards[:0], s.bound), s.heldBound()
 	}
 	if t.Block && !s.tx.open {
 		return append(s.shards[:0], s.anyShard()), nil // any shard refuses it in PostgreSQL's words
@@ -344,7 +360,7 @@ func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardI
 		}
 		return s.shards, nil
 	case router.Scatter, router.All, router.AllBare:
-		return s.everyShard(), nil
+		return s.everyShard(), s.heldKeys()
 	case router.Cursor:
 		if shard, ok := s.tx.cursors[t.Name]; ok {
 			return append(s.shards[:0], shard), nil
@@ -369,13 +385,36 @@ func (s *Session) everyShard() []topology.ShardID {
 
 // one runs a statement on one shard; its answer passes as it is.
 func (s *Session) one(ctx context.Context, shard topology.ShardID, sql string, write bool) error {
+	if err := s.claim(ctx, shard); err != nil {
+		return err
+	}
 	l, err := s.lane(ctx, shard)
 	if err != nil {
 		return err
 	}
 	l.wrote = l.wrote || write
+	s.unanswered = s.clientPosition()
 	l.query(sql, queryReply)
-	return s.drain(l)
+	err = s.drain(l)
+	if stale, ok := err.(*staleError); ok && mayCommit(sql) {
+		return stale.forClient(true)
+	}
+	return err
+}
+
+// mayCommit says that a statement runs code which may have committed a part of its work before it failed.
+func mayCommit(sql string) bool {
+	sql = strings.TrimLeft(sql, " \t\r\n\f\v")
+	for _, comment := range [][2]string{{"--", "\n"}, {"/*", "*/"}} {
+		if strings.HasPrefix(sql, comment[0]) {
+			_, rest, _ := strings.Cut(sql, comment[1])
+			return comment[0] == "/*" && strings.Contains(rest, "*/") || mayCommit(rest) // perhaps one within another
+		}
+	}
+	if i := strings.IndexFunc(sql, func(r rune) bool { return r < 'A' || r > 'z' }); i >= 0 {
+		sql = sql[:i]
+	}
+	return strings.EqualFold(sql, "CALL") || strings.EqualFold(sql, "DO")
 }
 
 // afterwards notes what a statement has left behind on its shards.

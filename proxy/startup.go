@@ -44,6 +44,12 @@ func startupSettings(params map[string]string) (*backend.Settings, error) {
 		}
 		settings = settings.With(strings.ToLower(strings.ReplaceAll(name, "-", "_")), value)
 	}
+	for _, e := range settings.All() {
+		if strings.HasPrefix(e.Name, "shardproxy.") {
+			return nil, wire.Fatalf(wire.CodeInsufficientPrivilege, "permission denied to set parameter \"%s\"", e.Name).
+				WithHint("SET shardproxy.key and SET shardproxy.shard bind the session to a shard.")
+		}
+	}
 	return settings, nil
 }
 

@@ -37,7 +37,8 @@ type Stats struct {
 	received atomic.Int64 // bytes, of sessions that have ended
 	sent     atomic.Int64
 	byKind   [kinds]atomic.Int64
-	latency  Histogram // from the client's message to ReadyForQuery
+	held     atomic.Int64 // statements that waited because their keys were held
+	latency  Histogram    // from the client's message to ReadyForQuery
 
 	transactions atomic.Int64 // rounds that left no transaction open
 
@@ -150,6 +151,35 @@ func (s *Server) Backends() []backend.ConnInfo {
 		}
 	}
 	return list
+}
+
+// CacheInfo is how full something is that the server keeps.
+type CacheInfo struct {
+	Name       string
+	Held, Most int // Most is 0 where there is no limit
+}
+
+// Caches lists what the server keeps for sessions.
+func (s *Server) Caches() []CacheInfo {
+	live := s.now()
+	s.mu.Lock()
+	sessions := len(s.sessions)
+	s.mu.Unlock()
+	s.envs.mu.Lock()
+	envs := len(s.envs.byID)
+	s.envs.mu.Unlock()
+	s.logins.mu.Lock()
+	logins := len(s.logins.known)
+	s.logins.mu.Unlock()
+	return []CacheInfo{
+		{"sessions", sessions, live.MaxClients},
+		{"backends", s.pools.Open(), live.Pools.Total},
+		{"service_backends", s.service.Open(), serviceAll},
+		{"plan_cache", s.router.CacheSize(), s.cfg.Router.CacheEntries},
+		{"prepared_statements", s.statements.Len(), s.cfg.Router.CacheEntries},
+		{"settings", envs, envsMax},
+		{"startups", logins, loginsMax},
+	}
 }
 
 // Snapshot is the topology that new statements are planned with.

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS shardproxy.commits (
 GRANT SELECT, INSERT ON shardproxy.commits TO PUBLIC`
 	recoverAfter = 10 * time.Second // a prepared transaction of this age has lost its proxy
 	recoverEvery = 5 * time.Second
+	recoverMost  = 64          // shards looked at in one round, in turn: each may cost a connection
 	forgetAfter  = time.Minute // decision records older than this go, once no participant is prepared any more
 	forgetMost   = 1000        // at a time
 )

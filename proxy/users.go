@@ -14,51 +14,60 @@ import (
 // authCacheFor is how long the answer to an auth query is used again: a burst of logins is one query.
 const authCacheFor = 5 * time.Second
 
-// QueryUsers gives a Lookup that asks the first shard: sql has the user's name as $1 and gives its name and secret.
-// Clients found so have the same role on the shards, with their secret as password where it is one.
-func (s *Server) QueryUsers(sql string, as *User, pooling PoolMode) Lookup {
-	s.dialer.remember(as)
-	type found struct {
-		user *User
-		at   time.Time
-	}
-	var mu sync.Mutex
-	cache := make(map[string]found)
-	return func(ctx context.Context, name string) (*User, bool, error) {
-		mu.Lock()
-		f, ok := cache[name]
-		mu.Unlock()
-		if ok && time.Since(f.at) < authCacheFor {
-			return f.user, f.user != nil, nil
-		}
-		var waiter backend.Waiter
-		pool := s.poolOf(as, s.snapshot.Load(), 0)
-		c, err := pool.Acquire(ctx, &waiter)
-		if err != nil {
-			return nil, false, err
-		}
-		defer pool.Release(c)
-		rows, err := c.Rows(ctx, sql, name)
-		if err != nil {
-			return nil, false, fmt.Errorf("auth query: %w", err)
-		}
-		f = found{at: time.Now()}
-		switch {
-		case len(rows) == 0:
-		case len(rows) > 1 || len(rows[0]) != 2:
-			return nil, false, errors.New("auth query: one row of two columns, name and secret, is needed")
-		case rows[0][0] == name && rows[0][1] != "":
-			f.user = &User{Name: name, Secret: wire.Secret(rows[0][1]), ServerUser: name, ServerPassword: rows[0][1], Pooling: pooling}
-		}
-		mu.Lock()
-		if len(cache) >= loginsMax {
-			clear(cache)
-		}
-		if ok && f.user != nil && f.user.Secret == cache[name].user.secret() {
-			f.user = cache[name].user // it counts its connections
-		}
-		cache[name] = f
-		mu.Unlock()
+// userQuery finds users that the configuration does not name. It asks the first shard: sql has the user's name as $1 and
+// gives its name and secret. Clients found so have the same role on the shards, with their secret as password where it is one.
+type userQuery struct {
+	sql     string
+	as      *User
+	pooling PoolMode
+
+	mu    sync.Mutex // guards known
+	known map[string]foundUser
+}
+
+// foundUser is the answer for one name; user is nil where there is none.
+type foundUser struct {
+	user *User
+	at   time.Time
+}
+
+// find gives the user of a name; false where there is none.
+func (q *userQuery) find(ctx context.Context, s *Server, name string) (*User, bool, error) {
+	q.mu.Lock()
+	f, ok := q.known[name]
+	q.mu.Unlock()
+	if ok && time.Since(f.at) < authCacheFor {
 		return f.user, f.user != nil, nil
 	}
+	f = foundUser{at: time.Now()}
+	err := s.withUser(ctx, q.as, s.snapshot.Load(), 0, func(c *backend.Conn) (err error) {
+		f.user, err = q.ask(ctx, c, name)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.known == nil || len(q.known) >= loginsMax {
+		q.known = make(map[string]foundUser)
+	}
+	q.known[name] = f
+	return f.user, f.user != nil, nil
+}
+
+func (q *userQuery) ask(ctx context.Context, c *backend.Conn, name string) (*User, error) {
+	rows, err := c.Rows(ctx, q.sql, name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("auth query: %w", err)
+	case len(rows) == 0:
+		return nil, nil
+	case len(rows) > 1 || len(rows[0]) != 2:
+		return nil, errors.New("auth query: one row of two columns, name and secret, is needed")
+	case rows[0][0] != name || rows[0][1] == "":
+		return nil, nil
+	}
+	secret := rows[0][1]
+	return &User{Name: name, Secret: wire.Secret(secret), ServerUser: name, ServerPassword: secret, Pooling: q.pooling}, nil
 }

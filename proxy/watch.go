@@ -54,8 +54,10 @@ func (s *Session) watchLane(l *lane) error {
 		_ = l.be.Conn().SetReadDeadline(time.Unix(1, 0))
 		got := <-arrived
 		_ = l.be.Conn().SetReadDeadline(time.Time{})
-		if !s.srv.draining.Load() {
-			_ = s.client.Conn().SetReadDeadline(time.Time{})
+		_ = s.client.Conn().SetReadDeadline(time.Time{})
+		ending := s.srv.draining.Load() || s.killed.Load() != nil
+		if ending {
+			_ = s.client.Conn().SetReadDeadline(time.Unix(1, 0)) // run sees it again
 		}
 		switch {
 		case got.err == nil:
@@ -65,7 +67,7 @@ func (s *Session) watchLane(l *lane) error {
 		case !errors.Is(got.err, os.ErrDeadlineExceeded):
 			return s.passFatal(s.lost(l, got.err))
 		}
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.srv.draining.Load() {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || ending {
 			return nil // run sees it again
 		}
 	}
