@@ -1,0 +1,513 @@
+package rebalance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/fence"
+	"shardproxy/rebalance/mover"
+	"shardproxy/topology"
+)
+
+// errNoShard says that the map does not know a shard of the move any more: it was never told of the move, else it would keep the shard.
+var errNoShard = errors.New("there is no such shard any more")
+
+// ready makes the movers where there are none, or another node has become the primary of a shard. It ends the task.
+func (r *runner) ready() error {
+	snap := r.c.cfg.Keeper.Snapshot()
+	same := r.there != nil
+	for at := range r.sides {
+		id, ok := snap.ShardByName(r.of.Shard(Side(at)))
+		same = same && ok && snap.Shards[id].Nodes[0] == r.nodes[at]
+	}
+	if same {
+		return nil
+	}
+	r.endTask()
+	r.there, r.back = nil, nil
+	return r.movers()
+}
+
+// movers makes the movers of both directions.
+func (r *runner) movers() error {
+	snap := r.c.cfg.Keeper.Snapshot()
+	for at := range r.sides {
+		name := r.of.Shard(Side(at))
+		id, ok := snap.ShardByName(name)
+		if !ok {
+			return fmt.Errorf("shard %s: %w: %w", name, errNoShard, errFinal)
+		}
+		r.nodes[at] = snap.Shards[id].Nodes[0]
+		config, err := pgx.ParseConfig(r.c.cfg.DSN(snap.Shards[id].Nodes[0]))
+		if err != nil {
+			return fmt.Errorf("shard %s: %w", name, err)
+		}
+		config.RuntimeParams["application_name"] = "shardproxy move"
+		if r.sides[at] != nil {
+			r.sides[at].close()
+		}
+		r.sides[at] = &side{name: name, config: config}
+	}
+	spec := mover.Spec{Cluster: r.c.cfg.Cluster, ID: int64(r.of.ID), Source: r.sides[Source].config.Copy(), Target: r.sides[Target].config.Copy()}
+	for _, t := range r.tables() {
+		if t.Key != "" {
+			spec.Tables = append(spec.Tables, mover.Table{TableName: t.TableName, Key: t.Key, KeyType: t.KeyType})
+		}
+	}
+	for _, a := range r.of.Ranges {
+		spec.Ranges = append(spec.Ranges, topology.KeyRange{Start: a.Start, End: a.End})
+	}
+	there, err := mover.New(spec)
+	if err != nil {
+		return err
+	}
+	r.there, r.back = there, there.Reverse()
+	return nil
+}
+
+// direction is the mover from the owner before to the owner after, or back.
+func (r *runner) direction(m *Move, back bool) *mover.Mover {
+	if back != (m.From() == Target) {
+		return r.back
+	}
+	return r.there
+}
+
+// effect gives what to do for an effect that is answered.
+func (r *runner) effect(e Effect) (seq uint64, f func(ctx context.Context) (Done, error)) {
+	plain := func(seq uint64, f func(ctx context.Context) error) (uint64, func(ctx context.Context) (Done, error)) {
+		return seq, func(ctx context.Context) (Done, error) { return Done{}, f(ctx) }
+	}
+	m := r.m // as it is now: the task must not look at what it becomes
+	if err := r.ready(); err != nil {
+		return r.without(e, err)
+	}
+	switch e := e.(type) {
+	case Preflight:
+		return plain(e.Seq, r.preflight)
+	case DropSlots:
+		return plain(e.Seq, func(ctx context.Context) error { return r.dropSlots(ctx, &m, e.Side) })
+	case DeleteRows:
+		return plain(e.Seq, func(ctx context.Context) error { return r.deleteRows(ctx, &m, e.Side) })
+	case Announce:
+		return plain(e.Seq, func(ctx context.Context) error { return r.announce(ctx, &m) })
+	case Forget:
+		return plain(e.Seq, func(ctx context.Context) error { return r.forget(ctx, &m) })
+	case Prepare:
+		return plain(e.Seq, r.prepare)
+	case Copy:
+		return plain(e.Seq, r.copy)
+	case PrepareReverse:
+		back := r.direction(&m, true)
+		return plain(e.Seq, func(ctx context.Context) error {
+			if _, err := back.PrepareStream(ctx); err != nil {
+				return errors.Join(err, r.forgoDropped(ctx, &m))
+			}
+			return nil
+		})
+	case LookForBlockers:
+		return plain(e.Seq, func(ctx context.Context) error {
+			err := r.lookForBlockers(ctx)
+			if errors.As(err, new(mover.ErrSchemaChanged)) { // what has streamed so far is of no use
+				r.send(ctx, StreamLost{Guard: m.Guard(0), Err: err.Error(), Final: true})
+				return errors.New(err.Error())
+			}
+			return err
+		})
+	case WaitApplied:
+		flow := r.flow
+		return plain(e.Seq, func(ctx context.Context) error { return flow.catchUp(ctx, e.LSN) })
+	case TakeViews:
+		return plain(e.Seq, r.takeViews)
+	case Verify:
+		return plain(e.Seq, func(ctx context.Context) error { return r.verify(ctx, &m, e.Again) })
+	}
+	return r.cutoverEffect(e)
+}
+
+// without answers an effect for which there are no movers. Where the map was never told of the move, nothing of it was made.
+func (r *runner) without(e Effect, err error) (seq uint64, f func(ctx context.Context) (Done, error)) {
+	m := r.m
+	switch e := e.(type) {
+	case DropSlots:
+		seq = e.Seq
+	case DeleteRows:
+		seq = e.Seq
+	case Forget:
+		return e.Seq, func(ctx context.Context) (Done, error) { return Done{}, r.forget(ctx, &m) }
+	default:
+		return m.Seq, func(context.Context) (Done, error) { return Done{}, err }
+	}
+	if m.State == Aborting && r.told() == nil {
+		err = nil
+	}
+	return seq, func(context.Context) (Done, error) { return Done{}, err }
+}
+
+// preflight also installs the fences on both shards: without them nothing may move.
+func (r *runner) preflight(ctx context.Context) error {
+	if err := mayOwn(r.c.cfg.Keeper.Snapshot(), &r.of, Target); err != nil {
+		return err
+	}
+	for at := range r.sides {
+		st, err := r.owned(Side(at))
+		if err == nil {
+			err = patiently(ctx, func() error { return fence.Install(ctx, r.sides[at].query, st, r.tables()) })
+		}
+		if err != nil {
+			return fmt.Errorf("the fence of shard %s: %w", r.sides[at].name, err)
+		}
+	}
+	report, err := look(ctx, r.there)
+	if err != nil {
+		return err
+	}
+	for _, p := range report.Problems {
+		if p.Warning {
+			r.log.Warn("preflight", "warning", p.String())
+		}
+	}
+	if err := report.Err(); err != nil {
+		return fmt.Errorf("%w: %w", err, errFinal)
+	}
+	return nil
+}
+
+// patiently asks again while tables are busy, for two seconds or so: after that the move says what it waits for.
+func patiently(ctx context.Context, f func() error) error {
+	for tries := 10; ; tries-- {
+		err := f()
+		if !errors.Is(err, fence.ErrBusy) || tries == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// dropSlots drops the slots on a side, and where the move ends or begins anew, how far the streams to it were.
+func (r *runner) dropSlots(ctx context.Context, m *Move, at Side) error {
+	r.closeCopy()
+	if m.State != Released {
+		r.closeViews()
+	}
+	from, to := r.there, r.back // the ones whose slot, and whose progress, is on that side
+	if at == Target {
+		from, to = r.back, r.there
+	}
+	if err := from.DropSide(ctx, mover.Source); err != nil {
+		return err
+	}
+	probe, err := r.probe(at)
+	if err == nil {
+		err = probe.DropSide(ctx, mover.Source)
+	}
+	if err != nil || !set(Prepared, Cleaning, Aborting).has(m.State) {
+		return err
+	}
+	if probe, err = r.probe(at.other()); err == nil { // its progress, where the end of a comparison was lost
+		err = probe.DropSide(ctx, mover.Target)
+	}
+	if err != nil {
+		return err
+	}
+	return to.DropSide(ctx, mover.Target)
+}
+
+// deleteRows deletes what a side does not own.
+func (r *runner) deleteRows(ctx context.Context, m *Move, at Side) error {
+	if m.State == Aborting && r.told() == nil { // no row was ever copied
+		return nil
+	}
+	left, err := r.stillThere(ctx, at)
+	if err != nil || left == nil {
+		return err
+	}
+	return left.Cleanup(ctx, mover.Side(at), mover.CleanupOptions{Vacuum: true})
+}
+
+// stillThere is a mover of the tables that were not dropped on a side since the move has begun, nil for none.
+func (r *runner) stillThere(ctx context.Context, at Side) (*mover.Mover, error) {
+	rows, err := r.on(at).query(ctx, "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')")
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[topology.TableName]bool, len(rows))
+	for _, row := range rows {
+		there[topology.TableName{Schema: row[0], Name: row[1]}] = true
+	}
+	spec := r.there.Spec()
+	spec.Tables = slices.DeleteFunc(spec.Tables, func(t mover.Table) bool { return !there[t.TableName] })
+	if len(spec.Tables) == 0 {
+		return nil, nil
+	}
+	return mover.New(spec)
+}
+
+// announce lets the map tell of the move, and the target refuse those who go by an older one.
+func (r *runner) announce(ctx context.Context, m *Move) error {
+	if err := r.c.quiet(ctx, r.of.ID); err != nil {
+		return err
+	}
+	if r.told() == nil {
+		if err := r.tell(ctx, m, topology.SetMoving{Moving: r.moving(0)}); err != nil {
+			return err
+		}
+	}
+	r.known(ctx, 2*time.Second, 250*time.Millisecond)
+	st, err := r.owned(Target)
+	if err != nil {
+		return err
+	}
+	err = patiently(ctx, func() error { return fence.Set(ctx, r.on(Target).query, st, r.tables()) })
+	if errors.As(err, new(*fence.EpochError)) {
+		return nil // it is for a later map already
+	}
+	return err
+}
+
+func (r *runner) forget(ctx context.Context, m *Move) error {
+	if err := r.c.quiet(ctx, r.of.ID); err != nil || r.told() == nil {
+		return err
+	}
+	return r.tell(ctx, m, topology.EndMoving{ID: int64(r.of.ID)})
+}
+
+func (r *runner) prepare(ctx context.Context) error {
+	r.closeCopy()
+	snapshot, err := r.there.Prepare(ctx)
+	r.copying = snapshot
+	return err
+}
+
+func (r *runner) closeCopy() {
+	if r.copying != nil {
+		r.copying.Close()
+		r.copying = nil
+	}
+}
+
+func (r *runner) copy(ctx context.Context) error {
+	if r.copying == nil {
+		return errors.New("the snapshot of the copy has gone")
+	}
+	defer r.closeCopy()
+	r.copyBegan.Store(time.Now().UnixNano())
+	defer r.copyBegan.Store(0)
+	return r.there.Copy(ctx, r.copying, mover.CopyOptions{
+		Workers: copyWorkers,
+		Wait:    r.whileSuspended,
+		Progress: func(p mover.CopyProgress) {
+			r.chunks.Store(p.Chunks)
+			r.chunksTotal.Store(p.ChunksTotal)
+			select { // only for people: it need not come
+			case r.events <- taken{event: Progress{p.Rows, p.Bytes}}:
+			default:
+			}
+		},
+	})
+}
+
+// copyWorkers of one copy: more than two seldom help, as the target's log is the limit.
+const copyWorkers = 2
+
+func (r *runner) whileSuspended(ctx context.Context) error {
+	for r.suspended.Load() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookAgain):
+		}
+	}
+	return nil
+}
+
+// lookForBlockers looks for tables that are new, and names the transactions that hold a lock on the tables for longer than clients should wait. It also opens the
+// connections that the cutover needs.
+func (r *runner) lookForBlockers(ctx context.Context) error {
+	if err := r.sameTables(ctx); err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range r.sides {
+		rows, err := s.query(ctx, blockersSQL)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			names = append(names, "shard "+s.name+": "+strings.Join(row, ", "))
+		}
+	}
+	if len(names) > 0 {
+		return blockedError(names)
+	}
+	return nil
+}
+
+// forgoDropped gives up what has streamed so far if a table was dropped meanwhile.
+func (r *runner) forgoDropped(ctx context.Context, m *Move) error {
+	for at := range r.sides {
+		left, err := r.stillThere(ctx, Side(at))
+		if err != nil {
+			return err
+		}
+		if left == nil || len(left.Spec().Tables) < len(r.there.Spec().Tables) {
+			r.send(ctx, StreamLost{Guard: m.Guard(0), Err: "a table was dropped on shard " + r.sides[at].name, Final: true})
+		}
+	}
+	return nil
+}
+
+// sameTables says whether the owner has sharded tables that do not move with the others, as they are younger than the move.
+func (r *runner) sameTables(ctx context.Context) error {
+	moving := make(map[topology.TableName]bool)
+	for _, t := range r.there.Spec().Tables {
+		moving[t.TableName] = true
+	}
+	for _, s := range r.sides {
+		rows, err := s.query(ctx, shardedSQL)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if name := (topology.TableName{Schema: row[0], Name: row[1]}); !moving[name] {
+				return mover.ErrSchemaChanged{Table: name, What: "it is new"}
+			}
+		}
+	}
+	return nil
+}
+
+// shardedSQL lists the sharded tables that have a fence, without their partitions.
+const shardedSQL = `
+SELECT DISTINCT n.nspname, c.relname FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE t.tgname IN ('shardproxy_owner_insert', 'shardproxy_owner_parts_insert') AND NOT c.relispartition`
+
+// blockersSQL names who holds a lock on a fenced table that the fence's own would wait for, for half a second and more.
+const blockersSQL = `
+SELECT coalesce('pid ' || l.pid, 'a prepared transaction'), coalesce('user ' || a.usename, ''), coalesce(a.application_name, ''),
+       coalesce(a.state, ''), coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::numeric(10, 1) || ' s', ''),
+       l.mode || ' on ' || c.oid::pg_catalog.regclass, coalesce(pg_catalog.left(a.query, 100), '')
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+AND l.mode NOT IN ('AccessShareLock') AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+AND EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'shardproxy_epoch')
+AND (a.pid IS NULL OR a.xact_start < pg_catalog.clock_timestamp() - interval '500 ms')
+AND coalesce(a.application_name, '') NOT LIKE 'shardproxy_move_%'`
+
+func (r *runner) takeViews(ctx context.Context) error {
+	r.closeViews()
+	for _, at := range []mover.Side{mover.Source, mover.Target} {
+		view, err := r.there.Freeze(ctx, at)
+		if err != nil {
+			return err
+		}
+		r.views[at] = view
+	}
+	return nil
+}
+
+func (r *runner) closeViews() {
+	for i, v := range r.views {
+		if v != nil {
+			v.Close()
+			r.views[i] = nil
+		}
+	}
+}
+
+// verify compares the frozen rows of the owner before with those of the owner after at the moment when it took over. Where the
+// views have gone, both are brought to one moment again by the stream back.
+func (r *runner) verify(ctx context.Context, m *Move, again bool) error {
+	if again {
+		return r.verifyAgain(ctx, m)
+	}
+	if r.views[0] == nil || r.views[1] == nil {
+		return fmt.Errorf("the views of the cutover have gone: %w", errFinal)
+	}
+	defer r.closeViews()
+	return r.compare(ctx, r.views)
+}
+
+func (r *runner) compare(ctx context.Context, views [2]*mover.Frozen) error {
+	left, err := r.stillThere(ctx, Source)
+	if err != nil || left == nil {
+		return err
+	}
+	checks, err := left.Verify(ctx, mover.VerifyOptions{Frozen: views})
+	if err != nil {
+		return err
+	}
+	var differences []string
+	for _, c := range checks {
+		for _, d := range c.Differences {
+			differences = append(differences, c.Table.String()+": "+d.String())
+		}
+		if c.More {
+			differences = append(differences, c.Table.String()+": and more")
+		}
+	}
+	if len(differences) > 0 {
+		return differsError(strings.Join(differences, "; "))
+	}
+	r.log.Info("both shards have the same rows", "tables", len(checks))
+	return nil
+}
+
+// probe is a mover whose slot on a side gives a snapshot of it, with its position in the log.
+func (r *runner) probe(at Side) (*mover.Mover, error) {
+	const apart = 1 << 40 // from the numbers of moves
+	spec := r.there.Spec()
+	spec.ID += apart + int64(at)
+	if at == Target {
+		spec.Source, spec.Target = spec.Target, spec.Source
+	}
+	return mover.New(spec)
+}
+
+func (r *runner) verifyAgain(ctx context.Context, m *Move) error {
+	probe, err := r.probe(m.To())
+	if err != nil {
+		return err
+	}
+	snapshot, err := probe.Prepare(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseMargin)
+		defer cancel()
+		_ = probe.Drop(ending) // what is left goes with the slots of the move
+	}()
+	defer snapshot.Close()
+	back := r.direction(m, true)
+	if err := back.StartAt(ctx, mover.LSN(m.OpenedAt)); err != nil {
+		return err
+	}
+	if err := back.NewStream(mover.StreamOptions{StopAt: snapshot.LSN}).Run(ctx); err != nil {
+		return err
+	}
+	var views [2]*mover.Frozen
+	views[m.To()] = snapshot.Frozen()
+	return r.compare(ctx, views)
+}
+
+// reassert brings the fence of a side to what the map says.
+func (r *runner) reassert(ctx context.Context, at Side) error {
+	st, err := r.owned(at)
+	if err != nil {
+		return err
+	}
+	return patiently(ctx, func() error { return fence.Install(ctx, r.on(at).query, st, r.tables()) })
+}

@@ -1,0 +1,157 @@
+package rebalance
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ends gives from where to where a stream goes.
+func (s *simStream) ends(w *world) (from, to *simShard) {
+	if s.back {
+		return w.side(&s.m, Target), w.side(&s.m, Source)
+	}
+	return w.side(&s.m, Source), w.side(&s.m, Target)
+}
+
+func (w *world) startStream(p *pending, back bool) Event {
+	m := &p.m
+	s := &simStream{by: p.by, m: *m, back: back, name: slotName{m.ID, m.Attempt}}
+	from, to := s.ends(w)
+	if !from.up || !to.up {
+		return Failed{Seq: m.Seq, Err: "connection refused"}
+	}
+	slot := from.slots[s.name]
+	switch {
+	case slot == nil:
+		return Failed{Seq: m.Seq, Err: "the slot is gone", Final: true}
+	case !to.pass(m, 0):
+		return Failed{Seq: m.Seq, Err: "another coordinator has gone on", Final: true}
+	case slot.user == nil || slot.user.stopped || slot.user.m.Guard(0) != m.Guard(0):
+		if slot.user != nil {
+			slot.user.stopped = true
+		}
+		if !w.prepareStream(s) {
+			return Failed{Seq: m.Seq, Err: "the slot is ahead of the progress", Final: true}
+		}
+		slot.user = s
+		w.streams = append(w.streams, s)
+	}
+	if len(from.log)-to.progress[m.ID].lsn > 1 {
+		return nil
+	}
+	return Done{Seq: m.Seq}
+}
+
+// prepareStream sees to the progress row. The way back begins where its shard was opened.
+func (w *world) prepareStream(s *simStream) bool {
+	from, to := s.ends(w)
+	pr := to.progress[s.m.ID]
+	if s.back && (pr == nil || pr.lsn < int(s.m.OpenedAt)) && !s.m.Reverse {
+		pr = &progress{int(s.m.OpenedAt), true}
+		to.progress[s.m.ID] = pr
+	}
+	return pr != nil && pr.ready && from.slots[s.name].pos <= max(pr.lsn, int(s.m.OpenedAt))
+}
+
+// apply applies one entry of the log, and says whether there was one.
+func (w *world) apply(s *simStream) bool {
+	from, to := s.ends(w)
+	slot, pr := from.slots[s.name], to.progress[s.m.ID]
+	if slot == nil || pr == nil || !from.up || !to.up || pr.lsn >= len(from.log) {
+		return false
+	}
+	if !to.pass(&s.m, 0) {
+		s.stopped = true
+		return false
+	}
+	o := from.log[pr.lsn]
+	pr.lsn++
+	if keysOf(&s.m).has(o.key) {
+		if to.rows[o.key].there != (o.kind != opInsert) {
+			fail("move %d: LSN %d does not fit the row of key %d on %s", s.m.ID, pr.lsn, o.key, s.m.Target)
+		}
+		to.write(o)
+	}
+	if w.rng.IntN(2) == 0 {
+		slot.pos = pr.lsn // durable on the other side
+	}
+	return true
+}
+
+// stream lets one of the streams go on, or break.
+func (w *world) stream() {
+	w.streams = slices.DeleteFunc(w.streams, func(s *simStream) bool { return s.stopped })
+	if len(w.streams) == 0 {
+		return
+	}
+	s := w.streams[w.rng.IntN(len(w.streams))]
+	from, to := s.ends(w)
+	switch {
+	case !from.up || !to.up || !w.quiet && w.rng.IntN(60*w.calm) == 0:
+		w.lost(s, "connection reset", false)
+	case from.slots[s.name] == nil:
+		w.lost(s, "the slot is gone", true)
+	case !w.quiet && w.rng.IntN(300*w.calm) == 0:
+		w.lost(s, "TRUNCATE", true)
+	default: // a stream is faster than the writers
+		for range 1 + w.rng.IntN(6) {
+			w.apply(s)
+		}
+	}
+}
+
+func (w *world) lost(s *simStream, why string, final bool) {
+	s.stopped = true
+	w.tell(s.by, s.m.ID, StreamLost{s.m.Guard(0), why, final})
+}
+
+// askHold puts the hold in the map, and answers when all proxies plan with it and have let end what ran before.
+func (w *world) askHold(p *pending, e AskHold) Event {
+	m := &p.m
+	refused := Failed{Seq: m.Seq, Err: "the catalog is at another epoch", Final: true}
+	if !p.sent {
+		if !w.mayChange(p) {
+			return overtaken(m.Seq)
+		}
+		p.sent = true
+		who := fmt.Sprint(m.ID, m.Cutovers, m.Flips)
+		if before, ok := w.used[e.Epoch]; ok && before != who {
+			fail("epoch %d is used by two cutovers", e.Epoch)
+		}
+		w.used[e.Epoch] = who
+		switch {
+		case w.catalog.hold == e.Epoch:
+		case w.catalog.epoch != e.Epoch-2:
+			return refused
+		default:
+			w.catalog.raise(func(c *simMap) { c.hold, c.held = e.Epoch, keysOf(m) })
+		}
+	}
+	for i, x := range w.proxies {
+		if x.know.epoch < e.Epoch-1 {
+			if x.cut || p.age > 30 {
+				return silent // the timer runs out
+			}
+			return nil
+		}
+		for _, s := range w.shards {
+			for _, tx := range s.open {
+				if tx.proxy == i && keysOf(m).has(tx.op.key) {
+					return nil // it drains
+				}
+			}
+		}
+	}
+	return Done{Seq: m.Seq}
+}
+
+// release reaches some proxies.
+func (w *world) release(p *pending) Event {
+	for _, x := range w.proxies {
+		if !x.cut && (w.quiet || w.rng.IntN(4) > 0) {
+			x.learn(w.catalog.simMap, w.now)
+		}
+	}
+	return Done{Seq: p.m.Seq, Pause: time.Millisecond}
+}

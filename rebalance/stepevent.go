@@ -1,0 +1,248 @@
+package rebalance
+
+import (
+	"fmt"
+	"time"
+
+	"shardproxy/topology"
+)
+
+func (s *step) take(e Event) {
+	switch e := e.(type) {
+	case Done:
+		if s.answers(e.Seq) {
+			s.takeDone(e)
+		}
+	case Failed:
+		if s.answers(e.Seq) {
+			s.takeFailed(e)
+		}
+	case Blocked:
+		if s.answers(e.Seq) && s.Task == TaskBlockers {
+			s.Blockers = e.Names
+			s.wait("the cutover waits for what would block it")
+		}
+	case Differs:
+		if s.answers(e.Seq) && s.Task == TaskVerify {
+			s.alarm("the shards differ: " + e.What)
+			s.enter(FailedVerification)
+		}
+	case TimedOut:
+		s.timedOut(e)
+	case BudgetOver:
+		if e.Epoch == s.Epoch && set(Hold, Fenced, Drained, Opened).has(s.State) {
+			s.giveBack(ThenAgain, fmt.Sprintf("the cutover took longer than %v", HoldBudget))
+		}
+	case StreamLost:
+		s.streamLost(e)
+	case Failover:
+		s.failover(e.Side)
+	case Progress:
+		s.Rows, s.Bytes = e.Rows, e.Bytes
+	case Order:
+		s.order(e)
+	}
+}
+
+// answers says that seq is what the move is waiting for.
+func (s *step) answers(seq uint64) bool { return seq == s.Seq && !s.Waiting }
+
+func (s *step) takeDone(e Done) {
+	switch s.Task {
+	case TaskGrant:
+		s.granted(e.Epoch)
+		return
+	case TaskReadLSN:
+		s.L = e.LSN
+	case TaskWiden:
+		if !s.Reverse { // a way back that is taken back goes on from where the first one began
+			s.OpenedAt = e.LSN
+		}
+	case TaskBlockers:
+		s.Blockers = nil
+	case TaskFlip:
+		s.Move = s.flipped() // the journal has it
+		s.Seq--
+		s.ask()
+		return
+	case TaskRelease:
+		s.Pause = e.Pause
+		s.PauseAll += e.Pause
+	case TaskSettle, TaskSoak, TaskLeases, TaskDecide:
+		return // timers and people end them
+	}
+	s.done()
+}
+
+// timedOut ends a wait after a failure, or a task that is a timer.
+func (s *step) timedOut(e TimedOut) {
+	if e.Seq != s.Seq {
+		return
+	}
+	switch {
+	case s.Waiting:
+		s.ask()
+	case s.Task == TaskSettle:
+		s.Announced = true
+		s.done()
+	case s.Task == TaskHold, s.Task == TaskLeases, s.Task == TaskSoak:
+		s.done()
+	}
+}
+
+// granted begins a cutover with an epoch of its own.
+func (s *step) granted(epoch topology.Epoch) {
+	if epoch <= max(s.Epoch, s.Return) {
+		s.wait(fmt.Sprintf("epoch %d was used already", epoch))
+		return
+	}
+	s.Epoch, s.Return, s.Fence = epoch, 0, FenceUntouched
+	s.Cutovers++
+	if s.State == Reversing {
+		s.Reverse = !s.Reverse
+	}
+	s.enter(Hold)
+}
+
+// wait asks again for the task after a while.
+func (s *step) wait(why string) {
+	s.Error = why
+	if set(Hold, Fenced, Drained, Opened).has(s.State) { // the budget ends it
+		s.sleep(cutoverPause)
+		return
+	}
+	s.Failures++
+	pause := backoff(s.Failures)
+	if s.State == Returning { // clients wait
+		pause = min(pause, returnPause)
+	}
+	s.sleep(pause)
+	if s.Failures >= alarmAfter {
+		s.alarm(fmt.Sprintf("%v fails: %s", s.Task, why))
+	}
+}
+
+// sleep asks for the task when the time is over.
+func (s *step) sleep(pause time.Duration) {
+	s.Seq++
+	s.Waiting = true
+	s.emit(Timer{s.Seq, pause})
+}
+
+// alarm raises the alarm once.
+func (s *step) alarm(text string) {
+	s.Error = text
+	if !s.Alarmed {
+		s.Alarmed = true
+		s.emit(Alarm{text})
+	}
+}
+
+func (s *step) takeFailed(e Failed) {
+	switch {
+	case s.State == Returning && e.Fence >= s.Return && e.Fence > 0:
+		s.Return = e.Fence + 1
+		s.Error = e.Err
+		s.begin()
+	case set(Hold, Fenced, Drained, Opened).has(s.State):
+		if !e.Final && e.Fence == 0 {
+			s.wait(e.Err)
+			return
+		}
+		s.Return = e.Fence + 1
+		s.giveBack(ThenAgain, e.Err)
+	case s.Task == TaskCopy, s.Task == TaskStream && s.State == Streaming && e.Final:
+		s.restart(e.Err)
+	case e.Final && set(Planned, Prepared, Streaming).has(s.State):
+		s.abort(e.Err)
+	case e.Final && s.Task == TaskVerify && !s.ViewsLost: // a server was restarted
+		s.ViewsLost = true
+		s.run(TaskVerify)
+	case e.Final && (s.Task == TaskStreamBack || s.Task == TaskVerify):
+		s.loseReverse(e.Err)
+	default:
+		s.wait(e.Err)
+	}
+}
+
+// streamLost: while it is awaited anyway, the failure of the task is what counts.
+func (s *step) streamLost(e StreamLost) {
+	if e.Guard != s.Guard(0) {
+		return
+	}
+	switch s.State {
+	case Streaming:
+		if e.Final {
+			s.restart(e.Err)
+			return
+		}
+		if s.Task != TaskStream { // before the cutover it must run
+			s.Error = e.Err
+			s.run(TaskStream)
+		}
+	case Hold, Fenced:
+		then := ThenAgain
+		if e.Final && !s.Reverse {
+			then = ThenRestart
+		}
+		s.ReverseLost = s.ReverseLost || e.Final && s.Reverse
+		s.giveBack(then, e.Err)
+	case Verified, Soak, Reversing:
+		if e.Final {
+			s.loseReverse(e.Err)
+			return
+		}
+		s.Error = e.Err
+		switch {
+		case s.State == Soak:
+			s.emit(Stream{0, true}) // nothing waits for it
+		case s.Task != TaskDropSource:
+			s.run(TaskStreamBack)
+		}
+	}
+}
+
+// failover: before the flip the copy begins anew, after it the ranges stay where they are.
+func (s *step) failover(side Side) {
+	why := fmt.Sprintf("another server has become the primary of shard %s", s.Shard(side))
+	switch {
+	case set(Prepared, Copying, Streaming).has(s.State):
+		s.restart(why)
+	case set(Hold, Fenced, Drained, Opened).has(s.State):
+		s.giveBack(s.afterFailover(), why)
+	case s.State == Returning:
+		if s.Then == ThenAgain {
+			s.Then = s.afterFailover()
+			s.save = true
+		}
+	case s.State.afterFlip() || s.State == Reversing:
+		s.save = true
+		s.emit(Reassert{side})
+		if !s.Reverse && s.State != Cleaning {
+			s.loseReverse(why)
+		}
+	}
+}
+
+// afterFailover says what a cutover that is taken back leads to.
+func (s *step) afterFailover() Then {
+	if s.Flips > 0 {
+		s.ReverseLost = true
+		return ThenSoak
+	}
+	return ThenRestart
+}
+
+// loseReverse goes on without the way back.
+func (s *step) loseReverse(why string) {
+	s.ReverseLost, s.save = true, true
+	s.alarm("the ranges cannot be given back without loss: " + why)
+	switch {
+	case s.State == Reversing:
+		s.enter(Soak)
+	case s.State == Verified:
+		s.done()
+	case s.Task == TaskVerify && s.ViewsLost:
+		s.run(TaskVerify) // there is no way to do it any more
+	}
+}
