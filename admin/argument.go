@@ -16,6 +16,7 @@ import (
 type arguments struct {
 	verb     *verb
 	sql      string // as in command
+	from     int    // where they begin: behind the name
 	end      int    // of the command, for what is missing
 	database string // of a node that names none
 	list     []argument
@@ -26,7 +27,7 @@ type arguments struct {
 type argument []token
 
 func newArguments(v *verb, c command, skip int, database string) *arguments {
-	a := &arguments{verb: v, sql: c.sql, end: c.tokens[len(c.tokens)-1].at, database: database}
+	a := &arguments{verb: v, sql: c.sql, from: c.tokens[skip-1].end, end: c.tokens[len(c.tokens)-1].at, database: database}
 	for i, t := range c.tokens[skip:] {
 		if i > 0 && c.tokens[skip+i-1].end == t.at {
 			last := &a.list[len(a.list)-1]
@@ -84,6 +85,17 @@ func (a *arguments) text(what string) string {
 		}
 	}
 	return a.verbatim(g)
+}
+
+// rest takes all that is left as it was typed, with its comments.
+func (a *arguments) rest(what string) string {
+	if len(a.list) == 0 {
+		a.fail(a.end, "%s is missing", what)
+		return ""
+	}
+	last := a.list[len(a.list)-1]
+	a.list = nil
+	return strings.TrimSpace(a.sql[a.from:last[len(last)-1].end])
 }
 
 // word takes the next argument if it is this keyword.

@@ -25,9 +25,6 @@ func changes() []verb {
 		change("REMOVE SHARD", "name", "remove a shard that owns nothing any more", func(a *arguments) topology.Change {
 			return topology.RemoveShard{Name: a.shard()}
 		}),
-		change("DRAIN SHARD", "name", "give a shard no more ranges; it keeps those that it has until they are moved", func(a *arguments) topology.Change {
-			return topology.SetShardState{Name: a.shard(), State: topology.ShardDraining}
-		}),
 		change("UNDRAIN SHARD", "name", "take DRAIN SHARD back", func(a *arguments) topology.Change {
 			return topology.SetShardState{Name: a.shard(), State: topology.ShardActive}
 		}),
@@ -95,13 +92,17 @@ func (s *session) change(ctx context.Context, c topology.Change) ([][]any, *wire
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	if add, ok := c.(topology.AddShard); ok {
+		if refused := s.fits(ctx, add.Shard); refused != nil {
+			return nil, refused
+		}
+	}
 	before := s.console.src.Snapshot()
-	who := topology.Actor{User: s.user, From: s.client.Conn().RemoteAddr().String()}
-	snap, err := operator.Apply(ctx, c, who)
+	snap, err := operator.Apply(ctx, c, s.actor())
 	if err != nil {
 		return nil, changeError(before, c, err)
 	}
-	s.console.cfg.Log.Info("topology changed", "user", who.User, "from", who.From, "change", c.String(), "epoch", snap.Epoch)
+	s.log("topology changed", "change", c.String(), snap.Epoch, nil)
 	if table, ok := c.(topology.SetTable); ok {
 		if t := before.Schema.Tables[table.Table]; t != nil && misplaces(&snap.Rules, t) {
 			s.write(warning(codeWarning, "the rows that "+t.String()+" has already stay where they are, and are looked for elsewhere now").
@@ -109,6 +110,22 @@ func (s *session) change(ctx context.Context, c topology.Change) ([][]any, *wire
 		}
 	}
 	return [][]any{{int64(snap.Epoch), c.String()}}, nil
+}
+
+// actor is the user of the session.
+func (s *session) actor() topology.Actor {
+	return topology.Actor{User: s.user, From: s.client.Conn().RemoteAddr().String()}
+}
+
+// log says in the proxy's log who has done what, from where, and by which map: every verb that changes something calls it.
+func (s *session) log(message, key, what string, epoch topology.Epoch, failed *wire.Error) {
+	who := s.actor()
+	args := []any{"user", who.User, "from", who.From, key, what, "epoch", epoch}
+	if failed != nil {
+		s.console.cfg.Log.Warn(message, append(args, "error", failed.Message)...)
+		return
+	}
+	s.console.cfg.Log.Info(message, args...)
 }
 
 const codeWarning = "01000" // a warning of no class of its own

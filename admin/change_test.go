@@ -59,7 +59,7 @@ func TestChanges(t *testing.T) {
 	for _, test := range []struct{ sql, want string }{
 		{"ADD SHARD s3 10.0.0.3:5432", "8 add shard s3 (primary 10.0.0.3:5432/app)"},
 		{"add shard Eu-1 postgres://h:5432/db [::1]:5433 '/var/run/pg:5432/a b'", "9 add shard Eu-1 (primary h:5432/db, replica [::1]:5433/app, replica /var/run/pg:5432/a b)"},
-		{"DRAIN SHARD Eu-1", "10 drain shard Eu-1"},
+		{"DRAIN SHARD Eu-1", "10 drain shard Eu-1      "},
 		{"DRAIN SHARD eu-1", `55000 drain shard eu-1: there is no shard "eu-1"`},
 		{"UNDRAIN SHARD \"Eu-1\"", "11 activate shard Eu-1"},
 		{"REMOVE SHARD 'Eu-1'", "12 remove shard Eu-1"},
@@ -122,7 +122,11 @@ func connectListening(t testing.TB, c *console, user string) *pgconn.PgConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.OnNotice = func(conn *pgconn.PgConn, n *pgconn.Notice) { conn.CustomData()["warned"] = n.Severity + " " }
+	config.OnNotice = func(conn *pgconn.PgConn, n *pgconn.Notice) {
+		conn.CustomData()["warned"] = n.Severity + " "
+		said, _ := conn.CustomData()["said"].([]string)
+		conn.CustomData()["said"] = append(said, n.Severity+" "+n.Message)
+	}
 	conn, err := pgconn.ConnectConfig(testContext(t), config)
 	if err != nil {
 		t.Fatal(err)

@@ -105,6 +105,8 @@ func scan(sql string, i int) (t token, next int, err *wire.Error) {
 		return t, next, err
 	case c == '\'' || c == '"':
 		return quoted(sql, i, i, false)
+	case c == '$' && dollarTag(rest) != "":
+		return dollarQuoted(sql, i, dollarTag(rest))
 	case (c == 'e' || c == 'E') && strings.HasPrefix(rest[1:], "'"):
 		return quoted(sql, i, i+1, true)
 	case isWord(c):
@@ -121,6 +123,29 @@ func scan(sql string, i int) (t token, next int, err *wire.Error) {
 
 func isWord(c byte) bool {
 	return c == '_' || c == '$' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= utf8.RuneSelf
+}
+
+// dollarTag is the $…$ that s begins with, "" if it does not.
+func dollarTag(s string) string {
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '$':
+			return s[:i+1]
+		case !isWord(c) || i == 1 && c >= '0' && c <= '9':
+			return ""
+		}
+	}
+	return ""
+}
+
+// dollarQuoted reads the text between two tags.
+func dollarQuoted(sql string, i int, tag string) (token, int, *wire.Error) {
+	body := sql[i+len(tag):]
+	n := strings.Index(body, tag)
+	if n < 0 {
+		return token{}, 0, syntaxError(sql, i, "unterminated dollar-quoted text")
+	}
+	return token{text: body[:n], at: i}, i + n + 2*len(tag), nil
 }
 
 // comment gives the offset behind the comment at i. Comments nest, as in PostgreSQL.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -20,6 +21,8 @@ func TestParse(t *testing.T) {
 		{"version(1)", "version ( 1 )"},
 		{"größe=1", "größe = 1"},
 		{"''", `""`},
+		{"a $$;$$b $x$;$$;$x$ $1$2", `a ";" b ";$$;" $1$2`},
+		{"é $x$ $$", "ERROR 3"},
 		{"", ""},
 		{"/* unterminated /* */", "ERROR 1"},
 		{"é 'open", "ERROR 3"},
@@ -60,6 +63,9 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		near, far := net.Pipe() // a client that says nothing
+		defer near.Close()
+		defer far.Close()
 		at := -1
 		for _, command := range commands {
 			if len(command.tokens) == 0 {
@@ -71,7 +77,7 @@ func FuzzParse(f *testing.F) {
 				}
 				at = token.at
 			}
-			s := &session{console: c, role: RoleStats, status: 'I'}
+			s := &session{console: c, client: wire.NewStream(near), user: "watcher", status: 'I'}
 			st, err := s.resolve(command)
 			if (st == nil) == (err == nil) {
 				t.Fatalf("%q is %v and %v", command.words(), st, err)

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"shardproxy/backend"
+	"shardproxy/doctor"
 	"shardproxy/proxy"
 	"shardproxy/topology"
 	"shardproxy/wire"
@@ -40,15 +40,17 @@ const (
 
 // Config of a Console.
 type Config struct {
-	Version                string         // of shardproxy
-	Database               string         // that clients see
-	PoolMode               proxy.PoolMode // of users that have none of their own
-	Limits                 backend.Limits // of the pools
-	Users                  map[string]*proxy.User
+	Version                string // of shardproxy
 	AdminUsers, StatsUsers []string
-	MaxSessions            int                    // of the console at a time; 0: 100
-	Operator               Operator               // changes the topology; nil: it comes from the configuration file and cannot be changed
-	Peers                  func() []topology.Peer // the other proxies; nil: there is no gossip
+	MaxSessions            int                                                            // of the console at a time; 0: 100
+	Control                Control                                                        // of the work of the proxy
+	Process                Process                                                        // that the console runs in
+	Operator               Operator                                                       // changes the topology; nil: it comes from the configuration file and cannot be changed
+	Mover                  Mover                                                          // moves key ranges; nil: there is no catalog
+	Peers                  func() []topology.Peer                                         // the other proxies; nil: there is no gossip
+	Gossip                 Gossip                                                         // the way to them; nil: there is none
+	Fences                 Fences                                                         // of the shards; nil: the proxy has nothing to do with them
+	Doctor                 func(ctx context.Context, deep bool) ([]doctor.Finding, error) // see doctor.Doctor; nil: there is none
 	Log                    *slog.Logger
 }
 
@@ -56,7 +58,7 @@ type Config struct {
 type Console struct {
 	cfg   Config
 	src   Source
-	roles map[string]Role
+	roles atomic.Pointer[map[string]Role]
 	verbs []verb
 	rates atomic.Pointer[rates] // of the last whole period; nil before
 
@@ -67,18 +69,27 @@ type Console struct {
 
 // NewConsole makes a Console that shows src.
 func NewConsole(cfg Config, src Source) *Console {
-	c := &Console{cfg: cfg, src: src, roles: make(map[string]Role), verbs: verbs(), sessions: make(map[uint32]*session)}
-	for _, u := range cfg.StatsUsers {
-		c.roles[u] = RoleStats
-	}
-	for _, u := range cfg.AdminUsers {
-		c.roles[u] = RoleAdmin
-	}
+	c := &Console{cfg: cfg, src: src, verbs: verbs(), sessions: make(map[uint32]*session)}
+	c.SetRoles(cfg.AdminUsers, cfg.StatsUsers)
 	if c.cfg.MaxSessions == 0 {
 		c.cfg.MaxSessions = sessionsMax
 	}
 	return c
 }
+
+// SetRoles says who may use the console from now on, also in sessions that are there already.
+func (c *Console) SetRoles(admins, stats []string) {
+	roles := make(map[string]Role, len(admins)+len(stats))
+	for _, u := range stats {
+		roles[u] = RoleStats
+	}
+	for _, u := range admins {
+		roles[u] = RoleAdmin
+	}
+	c.roles.Store(&roles)
+}
+
+func (c *Console) role(user string) Role { return (*c.roles.Load())[user] }
 
 // Run takes the samples that the averages of SHOW STATS are made from, until ctx ends. Without it they
 // are averages since the start of the proxy.
@@ -129,8 +140,7 @@ func tell(client *wire.Stream, e *wire.Error) error {
 
 // admit registers a session if its user may enter.
 func (c *Console) admit(client *wire.Stream, startup *wire.Startup) (*session, *wire.Error) {
-	role := c.roles[startup.User()]
-	if role == RoleNone {
+	if c.role(startup.User()) == RoleNone {
 		return nil, wire.Fatalf(wire.CodeInsufficientPrivilege, "permission denied for database \"%s\"", database).
 			WithDetail("User \"%s\" is neither an admin nor a stats user of the console.", startup.User()).
 			WithHint("An administrator of the proxy can list the user under [admin] as users or stats_users.")
@@ -147,7 +157,7 @@ func (c *Console) admit(client *wire.Stream, startup *wire.Startup) (*session, *
 			break
 		}
 	}
-	s := newSession(c, client, startup, role, consolePID+c.lastID)
+	s := newSession(c, client, startup, consolePID+c.lastID)
 	c.sessions[s.id] = s
 	return s, nil
 }
@@ -197,9 +207,9 @@ func (c *Console) parameters() []parameter {
 
 func (c *Console) serverVersion() string { return fmt.Sprintf("15.0 (shardproxy %s)", c.cfg.Version) }
 
-// cancelSecret is for BackendKeyData. Nothing in the console takes long enough to be cancelled, so it is not kept.
-func cancelSecret() []byte {
+// cancelSecret is for BackendKeyData.
+func cancelSecret() string {
 	b := make([]byte, 4)
 	_, _ = rand.Read(b) // never fails
-	return b
+	return string(b)
 }

@@ -232,12 +232,12 @@ func (s *session) execute(ctx context.Context, p *portal, limit int) (err *wire.
 	case again:
 		return wire.Errorf(wire.CodeObjectNotInPrerequisite, "portal cannot be run anymore")
 	}
-	o := st.act(s)
+	o := st.act(ctx, s)
+	for _, n := range o.notices {
+		s.write(n.AppendNotice(nil))
+	}
 	if o.err != nil {
 		return o.err
-	}
-	if o.notice != nil {
-		s.write(o.notice.AppendNotice(nil))
 	}
 	if o.tag == "" {
 		o.tag = st.tag

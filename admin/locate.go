@@ -23,19 +23,27 @@ func readLocate(a *arguments) (reply, *wire.Error) {
 	}, nil
 }
 
-func locate(snap *topology.Snapshot, name topology.TableName, key string) ([][]any, *wire.Error) {
+// placed is where a key is.
+type placed struct {
+	table *topology.Table
+	hash  topology.KeyHash
+	in    topology.KeyRange
+}
+
+// placeKey finds the range of a key.
+func placeKey(snap *topology.Snapshot, name topology.TableName, key string) (p placed, refused *wire.Error) {
 	t := snap.Schema.Tables[name]
 	switch {
 	case t == nil:
-		return nil, wire.Errorf(wire.CodeUndefinedTable, "there is no table %v", name).WithHint("SHOW TABLES lists them.")
+		return p, wire.Errorf(wire.CodeUndefinedTable, "there is no table %v", name).WithHint("SHOW TABLES lists them.")
 	case t.KeyType == topology.KeyNone && t.Kind == topology.Reference:
-		return nil, wire.Errorf(wire.CodeInvalidParameterValue, "%v is a reference table: every shard has all of its rows", name)
+		return p, wire.Errorf(wire.CodeInvalidParameterValue, "%v is a reference table: every shard has all of its rows", name)
 	case t.KeyType == topology.KeyNone:
-		return nil, wire.Errorf(wire.CodeInvalidParameterValue, "%v has no shard key", name).WithHint("SHOW TABLES tells why.")
+		return p, wire.Errorf(wire.CodeInvalidParameterValue, "%v has no shard key", name).WithHint("SHOW TABLES tells why.")
 	}
 	h, ok := hashKey(t.KeyType, key)
 	if !ok {
-		return nil, wire.Errorf(wire.CodeInvalidTextRepresentation, "%q is not a key of type %v, as %v.%s is", key, t.KeyType, name, t.KeyColumn())
+		return p, wire.Errorf(wire.CodeInvalidTextRepresentation, "%q is not a key of type %v, as %v.%s is", key, t.KeyType, name, t.KeyColumn())
 	}
 	ranges := snap.Ranges()
 	at, found := slices.BinarySearchFunc(ranges, h, func(r topology.KeyRange, h topology.KeyHash) int {
@@ -44,7 +52,15 @@ func locate(snap *topology.Snapshot, name topology.TableName, key string) ([][]a
 	if !found {
 		at--
 	}
-	r := ranges[at]
+	return placed{t, h, ranges[at]}, nil
+}
+
+func locate(snap *topology.Snapshot, name topology.TableName, key string) ([][]any, *wire.Error) {
+	p, refused := placeKey(snap, name, key)
+	if refused != nil {
+		return nil, refused
+	}
+	t, h, r := p.table, p.hash, p.in
 	var end any
 	if r.End != 0 {
 		end = hashText(r.End)

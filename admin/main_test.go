@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +38,9 @@ type fixed struct {
 	backends     []backend.ConnInfo
 	snapshot     *topology.Snapshot
 	hits, misses uint64
+	leases       []proxy.LeaseInfo
+	live         *proxy.Live
+	drift        []proxy.ShardDrift
 }
 
 func (f *fixed) Counters() proxy.Counters         { return f.counters }
@@ -43,7 +48,22 @@ func (f *fixed) Clients() []proxy.ClientInfo      { return append([]proxy.Client
 func (f *fixed) Pools() []backend.Stats           { return f.pools }
 func (f *fixed) Backends() []backend.ConnInfo     { return append([]backend.ConnInfo(nil), f.backends...) }
 func (f *fixed) Snapshot() *topology.Snapshot     { return f.snapshot }
+func (f *fixed) Drift() []proxy.ShardDrift        { return f.drift }
 func (f *fixed) PlanCache() (hits, misses uint64) { return f.hits, f.misses }
+func (f *fixed) Caches() []proxy.CacheInfo {
+	return []proxy.CacheInfo{{Name: "sessions", Held: 2, Most: 100}, {Name: "unbounded", Held: 5}}
+}
+func (f *fixed) Database() string          { return "app" }
+func (f *fixed) Live() *proxy.Live         { return f.live }
+func (f *fixed) Leases() []proxy.LeaseInfo { return slices.Clone(f.leases) }
+func (f *fixed) Paused(shard string) bool  { return shard == "s2" }
+
+func (f *fixed) Explain(sql string) ([]string, *wire.Error) {
+	if strings.HasPrefix(sql, "refuse") {
+		return nil, wire.Errorf("54001", "too deep")
+	}
+	return []string{"Kind: any", "Text: " + sql}, nil
+}
 
 var (
 	morning = time.Date(2026, 3, 4, 8, 0, 0, 0, time.UTC)
@@ -111,16 +131,24 @@ func newFixed(t testing.TB) *fixed {
 			{Key: key1, PID: 12, Born: morning.Add(time.Second)},
 		},
 		snapshot: snap, hits: 40, misses: 2,
+		live: &proxy.Live{
+			Pools: backend.Limits{Min: 1, Max: 20, Total: 100, Lifetime: time.Hour}, MaxClients: 500,
+			Users: map[string]*proxy.User{
+				"job": {Name: "job", ServerUser: "old", Pooling: proxy.SessionPooling, MaxConnections: 5}, "app": {Name: "app", ServerUser: "app"},
+			},
+		},
+		leases: []proxy.LeaseInfo{
+			{Key: key2, Fenced: true, Fence: 9, Confirmed: morning, Stale: true},
+			{Key: key1, Fenced: true, Fence: 7, Confirmed: morning},
+			{Key: keyGone},
+		},
 	}
 }
 
 func testConfig() Config {
 	return Config{
-		Version: "1.2.3", Database: "app", PoolMode: proxy.TransactionPooling,
-		Limits:     backend.Limits{Min: 1, Max: 20, Total: 100},
-		Users:      map[string]*proxy.User{"job": {Name: "job", Pooling: proxy.SessionPooling}, "app": {Name: "app"}},
-		AdminUsers: []string{"root"}, StatsUsers: []string{"watcher", "root"},
-		Log: slog.New(slog.DiscardHandler),
+		Version: "1.2.3", AdminUsers: []string{"root"}, StatsUsers: []string{"watcher", "root"},
+		Control: &works{}, Process: &program{}, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -161,6 +189,10 @@ func startConsoleOf(t testing.TB, cfg Config, src Source) *console {
 				defer conn.Close()
 				accepted, err := wire.Accept(ctx, conn, &wire.AcceptConfig{})
 				if err != nil {
+					return
+				}
+				if accepted.Cancel != nil {
+					c.Cancel(*accepted.Cancel)
 					return
 				}
 				if _, err := conn.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}); err != nil {

@@ -40,7 +40,7 @@ type Collector struct {
 func NewCollector(src Source) *Collector {
 	return &Collector{
 		src:     src,
-		metrics: slices.Concat(workMetrics(), poolMetrics(), topologyMetrics()),
+		metrics: slices.Concat(workMetrics(), poolMetrics(), topologyMetrics(), driftMetrics()),
 		rounds: prometheus.NewDesc("shardproxy_round_duration_seconds",
 			"From a client's message to ReadyForQuery.", nil, nil),
 	}
@@ -157,6 +157,8 @@ func topologyMetrics() []metric {
 	return []metric{
 		gauge("epoch", "Number of the topology that new statements are planned with.", nil,
 			func(p *picture, emit func(float64, ...string)) { emit(float64(p.snapshot.Epoch)) }),
+		gauge("paused_shards", "Shards for which an operator holds back new work.", nil,
+			func(p *picture, emit func(float64, ...string)) { emit(float64(p.paused)) }),
 		gauge("shards", "Shards.", nil,
 			func(p *picture, emit func(float64, ...string)) { emit(float64(len(p.snapshot.Shards))) }),
 		gauge("ranges", "Key ranges, by the shard that owns them.", []string{"shard"},

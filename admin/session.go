@@ -26,10 +26,13 @@ type session struct {
 	client  *wire.Stream
 	startup *wire.Startup
 	user    string
-	role    Role
 	id      uint32
+	secret  string // of its cancel key
 	started time.Time
 	active  atomic.Bool
+	killed  atomic.Bool // an administrator ends it
+
+	cancel context.CancelCauseFunc // stops what it waits for, nil where it does not; guarded by console.mu
 
 	status   byte // of the transaction: I, T or E
 	skip     bool // after an error in the extended protocol: pass over all up to Sync
@@ -37,9 +40,9 @@ type session struct {
 	portals  map[string]*portal
 }
 
-func newSession(c *Console, client *wire.Stream, startup *wire.Startup, role Role, id uint32) *session {
+func newSession(c *Console, client *wire.Stream, startup *wire.Startup, id uint32) *session {
 	return &session{
-		console: c, client: client, startup: startup, user: startup.User(), role: role, id: id, started: time.Now(),
+		console: c, client: client, startup: startup, user: startup.User(), id: id, secret: cancelSecret(), started: time.Now(),
 		status: 'I', prepared: make(map[string]*statement), portals: make(map[string]*portal),
 	}
 }
@@ -67,7 +70,7 @@ func (s *session) run(ctx context.Context) error {
 		}
 		message, err := s.client.Next(messageMax)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, s.killed.Load():
 			return tell(s.client, wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command"))
 		case errors.Is(err, wire.ErrTooLong), errors.Is(err, wire.ErrMalformed):
 			return s.violation(err)
@@ -101,7 +104,7 @@ func (s *session) greet() error {
 		}
 	}
 	out = append(out, 'K', 0, 0, 0, 12, byte(s.id>>24), byte(s.id>>16), byte(s.id>>8), byte(s.id))
-	s.client.SetAppended(append(out, cancelSecret()...))
+	s.client.SetAppended(append(out, s.secret...))
 	return s.ready()
 }
 
@@ -170,8 +173,14 @@ func (s *session) understand(c command) (*statement, *wire.Error) {
 	return st, err
 }
 
-// mayRun refuses all but the end of a failed transaction, and in any transaction what cannot be rolled back.
+// mayRun refuses all but the end of a failed transaction, in any transaction what cannot be rolled back, and what the user
+// may not use.
 func (s *session) mayRun(st *statement) *wire.Error {
+	if st.verb != nil {
+		if err := s.mayUse(st.verb); err != nil {
+			return err
+		}
+	}
 	if s.status == 'E' && !st.exits {
 		return wire.Errorf(wire.CodeFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
 	}

@@ -114,7 +114,8 @@ func TestSimple(t *testing.T) {
 		{"SET", "42601 I"},
 		{"ROLLBACK TO SAVEPOINT a", "42601 I"},
 		{"COMMIT AND CHAIN", "42601 I"},
-		{"PAUSE", "42601 I"},
+		{"PAUSE", "42501 I"},
+		{"WAIT_CLOSE", "42601 I"},
 		{"SHOW EPOCH; /* never ends", "42601 I"},
 		{"SHOW 'EPOCH", "42601 I"},
 		{"DEALLOCATE ALL", "DEALLOCATE ALL I"},
@@ -159,9 +160,15 @@ func TestErrorNamesTheWay(t *testing.T) {
 type raw struct {
 	*pgproto3.Frontend
 	conn net.Conn
+	key  wire.CancelKey
 }
 
 func dialRaw(t testing.TB, c *console) *raw {
+	t.Helper()
+	return dialRawAs(t, c, "watcher")
+}
+
+func dialRawAs(t testing.TB, c *console, user string) *raw {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(testContext(t), "tcp", c.address)
 	if err != nil {
@@ -170,8 +177,8 @@ func dialRaw(t testing.TB, c *console) *raw {
 	t.Cleanup(func() { conn.Close() })
 	deadline, _ := testContext(t).Deadline()
 	_ = conn.SetDeadline(deadline)
-	r := &raw{pgproto3.NewFrontend(conn, conn), conn}
-	r.Send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30, Parameters: map[string]string{"user": "watcher", "database": "shardproxy"}})
+	r := &raw{Frontend: pgproto3.NewFrontend(conn, conn), conn: conn}
+	r.Send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersion30, Parameters: map[string]string{"user": user, "database": "shardproxy"}})
 	r.until(t, 'Z')
 	return r
 }
@@ -202,6 +209,8 @@ func (r *raw) until(t testing.TB, last byte) string {
 			text += m.Severity[:1] + m.Code
 		case *pgproto3.ReadyForQuery:
 			text += string(m.TxStatus)
+		case *pgproto3.BackendKeyData:
+			r.key = wire.CancelKey{PID: m.ProcessID, Secret: string(m.SecretKey)}
 		}
 		types = append(types, text)
 		if encoded[0] == last {
@@ -240,7 +249,7 @@ func TestExtended(t *testing.T) {
 			"1 2 D D s D s C ZI",
 		},
 		{"portal is done", []pgproto3.FrontendMessage{parse("", "SHOW EPOCH"), bind("", ""), execute("", 0), execute("", 0), sync}, "1 2 D C C ZI"},
-		{"act is done", []pgproto3.FrontendMessage{parse("", "SET x = 1"), bind("", ""), execute("", 0), execute("", 0), sync}, "1 2 C EE55000 ZI"},
+		{"act is done", []pgproto3.FrontendMessage{parse("", "SET search_path = x"), bind("", ""), execute("", 0), execute("", 0), sync}, "1 2 C EE55000 ZI"},
 		{"empty", []pgproto3.FrontendMessage{parse("", " -- "), &pgproto3.Describe{ObjectType: 'S'}, bind("", ""), execute("", 0), sync}, "1 t n 2 I ZI"},
 		{
 			"pipeline",

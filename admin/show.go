@@ -17,16 +17,36 @@ const none = int64(0)
 func (c *Console) showVersion() [][]any { return [][]any{{"shardproxy " + c.cfg.Version}} }
 
 func (c *Console) showPools() [][]any {
+	live := c.src.Live()
 	var rows [][]any
 	for _, p := range pools(c.src) {
 		wait := p.LongestWait.Microseconds()
 		rows = append(rows, []any{
 			p.Key.Database, p.Key.User, int64(p.active), int64(p.Waiting), none, none,
 			int64(p.active), none, none, int64(p.Idle), none, none, int64(p.connecting),
-			wait / 1e6, wait % 1e6, c.cfg.PoolMode.String(), orNull(p.shard), p.Key.Address,
+			wait / 1e6, wait % 1e6, poolMode(live, p.Key.User), nil, orNull(p.shard), p.Key.Address,
 		})
 	}
 	return rows
+}
+
+// poolMode is that of the users who work as a role: of both kinds where they differ, for they share its connections.
+func poolMode(live *proxy.Live, role string) string {
+	modes := make(map[proxy.PoolMode]bool)
+	for _, u := range live.Users {
+		if u.ServerUser == role {
+			modes[u.Pooling] = true
+		}
+	}
+	switch len(modes) {
+	case 0: // users that were looked up, and the proxy's own
+		return live.Pooling.String()
+	case 1:
+		for m := range modes {
+			return m.String()
+		}
+	}
+	return "mixed"
 }
 
 func (c *Console) showClients() [][]any {
@@ -34,8 +54,8 @@ func (c *Console) showClients() [][]any {
 	for _, s := range c.clients() {
 		host, port := hostPort(s.Address)
 		rows = append(rows, []any{
-			"C", s.User, s.Database, s.State, host, port, nil, nil, timeText(s.Connected), nil,
-			nil, nil, none, strconv.FormatUint(uint64(s.ID), 10), "", nil, tlsText(s.TLS), s.Application, int64(s.ID),
+			"C", s.User, s.Database, "none", s.State, host, port, nil, nil, timeText(s.Connected), nil,
+			nil, nil, none, strconv.FormatUint(uint64(s.ID), 10), "", nil, tlsText(s.TLS), s.Application, nil, int64(s.ID),
 		})
 	}
 	return rows
@@ -65,8 +85,8 @@ func (c *Console) showServers() [][]any {
 			name = serviceName
 		}
 		rows = append(rows, []any{
-			"S", s.Key.User, s.Key.Database, state, host, port, nil, nil, timeText(s.Born), nil,
-			nil, nil, none, nil, "", int64(s.PID), tlsText(s.TLS), name, orNull(at.of(s.Key).shard), s.Key.Address,
+			"S", s.Key.User, s.Key.Database, "none", state, host, port, nil, nil, timeText(s.Born), nil,
+			nil, nil, number(s.Outdated), nil, "", int64(s.PID), tlsText(s.TLS), name, nil, nil, orNull(at.of(s.Key).shard), s.Key.Address,
 		})
 	}
 	return rows
@@ -77,7 +97,9 @@ func (c *Console) showDatabases() [][]any {
 	for _, p := range c.src.Pools() {
 		open[backend.Key{Address: p.Key.Address, Database: p.Key.Database}] += int64(p.Idle + p.Used)
 	}
-	l := c.cfg.Limits
+	live := c.src.Live()
+	l := live.Pools
+	clients := int64(len(c.src.Clients()))
 	var rows [][]any
 	for _, shard := range c.src.Snapshot().Shards {
 		if len(shard.Nodes) == 0 {
@@ -85,17 +107,30 @@ func (c *Console) showDatabases() [][]any {
 		}
 		n := shard.Nodes[0]
 		rows = append(rows, []any{
-			c.cfg.Database, n.Host, int64(n.Port), n.Database, nil, int64(l.Max), int64(l.Min), none, c.cfg.PoolMode.String(),
-			int64(l.Total), open[backend.Key{Address: n.Address(), Database: n.Database}], none, none, shard.Name,
+			c.src.Database(), n.Host, int64(n.Port), n.Database, nil, int64(l.Max), int64(l.Min), none,
+			int64(l.Lifetime.Seconds()), live.Pooling.String(), nil,
+			int64(l.Total), open[backend.Key{Address: n.Address(), Database: n.Database}], int64(live.MaxClients), clients,
+			number(c.src.Paused(shard.Name)), none, shard.Name,
 		})
 	}
 	return rows
 }
 
 func (c *Console) showUsers() [][]any {
+	clients, servers := make(map[string]int64), make(map[string]int64)
+	for _, s := range c.clients() {
+		clients[s.User]++
+	}
+	for _, p := range c.src.Pools() {
+		servers[p.Key.User] += int64(p.Idle + p.Used)
+	}
+	users := c.src.Live().Users
 	var rows [][]any
-	for _, name := range slices.Sorted(maps.Keys(c.cfg.Users)) {
-		rows = append(rows, []any{name, c.cfg.Users[name].Pooling.String()})
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		u := users[name]
+		rows = append(rows, []any{
+			name, nil, nil, u.Pooling.String(), nil, servers[u.ServerUser], int64(u.MaxConnections), clients[name], u.ServerUser,
+		})
 	}
 	return rows
 }
@@ -115,7 +150,7 @@ func (c *Console) showLists() [][]any {
 	}
 	return [][]any{
 		{"databases", int64(2)}, // that clients can name: theirs, and this one
-		{"users", int64(len(c.cfg.Users))},
+		{"users", int64(len(c.src.Live().Users))},
 		{"pools", int64(len(list))},
 		{"used_clients", int64(len(c.clients()))},
 		{"waiting_clients", waiting},
@@ -126,6 +161,13 @@ func (c *Console) showLists() [][]any {
 		{"ranges", int64(len(snap.Ranges()))},
 		{"tables", int64(len(snap.Schema.Tables))},
 	}
+}
+
+func number(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // hostPort takes an address apart; a Unix socket has no port.
@@ -190,7 +232,7 @@ func (c *Console) showStats() [][]any {
 func (c *Console) showTotals() [][]any {
 	n := c.src.Counters()
 	return [][]any{{
-		c.cfg.Database, n.Transactions, n.Rounds, n.Received, n.Sent, nil,
+		c.src.Database(), n.Transactions, n.Rounds, n.Received, n.Sent, nil,
 		n.LatencySum.Microseconds(), n.Waited.Microseconds(),
 	}}
 }
@@ -201,5 +243,5 @@ func (c *Console) showAverages() [][]any {
 		now := c.src.Counters()
 		r = ratesOf(proxy.Counters{}, now, time.Since(now.Started))
 	}
-	return [][]any{{c.cfg.Database, r.transactions, r.rounds, r.received, r.sent, nil, r.roundTime, r.waited}}
+	return [][]any{{c.src.Database(), r.transactions, r.rounds, r.received, r.sent, nil, r.roundTime, r.waited}}
 }

@@ -7,6 +7,7 @@ import (
 	"shardproxy/backend"
 	"shardproxy/proxy"
 	"shardproxy/topology"
+	"shardproxy/wire"
 )
 
 // Source is what the package reads: a *proxy.Server, and in tests a fixed picture of one.
@@ -17,6 +18,13 @@ type Source interface {
 	Backends() []backend.ConnInfo
 	Snapshot() *topology.Snapshot
 	PlanCache() (hits, misses uint64)
+	Caches() []proxy.CacheInfo
+	Database() string // that clients see
+	Live() *proxy.Live
+	Leases() []proxy.LeaseInfo
+	Paused(shard string) bool
+	Explain(sql string) ([]string, *wire.Error)
+	Drift() []proxy.ShardDrift
 }
 
 // pool is a pool with its place in the topology.
@@ -84,10 +92,17 @@ type picture struct {
 	pools        []pool
 	snapshot     *topology.Snapshot
 	hits, misses uint64
+	paused       int // shards
+	drift        []proxy.ShardDrift
 }
 
 func pictureOf(src Source) *picture {
-	p := &picture{Counters: src.Counters(), clients: len(src.Clients()), pools: pools(src), snapshot: src.Snapshot()}
+	p := &picture{Counters: src.Counters(), clients: len(src.Clients()), pools: pools(src), snapshot: src.Snapshot(), drift: src.Drift()}
 	p.hits, p.misses = src.PlanCache()
+	for _, s := range p.snapshot.Shards {
+		if src.Paused(s.Name) {
+			p.paused++
+		}
+	}
 	return p
 }

@@ -2,38 +2,47 @@ package admin
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"shardproxy/wire"
 )
 
-// verb is one command of the console. All of them give rows: of string, int64, or nil for NULL, as many as there are fields.
+// verb is one command of the console. Rows are of string, int64, or nil for NULL, as many as there are fields.
 type verb struct {
 	name   string // in upper case, with one blank between words
 	args   string // what follows the name, for people; "" for nothing
 	help   string
 	role   Role // the least that may use it
 	fields []wire.Field
-	rows   func(c *Console) [][]any                // of a verb without arguments
-	read   func(a *arguments) (reply, *wire.Error) // of one with
-	alone  bool                                    // cannot be undone, so it may not run in a transaction block
+	rows   func(c *Console) [][]any                     // of a verb without arguments
+	read   func(a *arguments) (reply, *wire.Error)      // of one with
+	act    func(a *arguments) (action, *wire.Error)     // of one that answers with nothing but its name
+	mine   func(c *Console, tokens []token, n int) bool // whether tokens, of which n are the name, are meant for it; nil: yes
+	alone  bool                                         // cannot be undone, so it may not run in a transaction block
 }
 
 // reply makes the rows of a statement when it runs.
 type reply func(ctx context.Context, s *session) ([][]any, *wire.Error)
 
+// action is what a statement without rows does when it runs.
+type action func(ctx context.Context, s *session) outcome
+
 // usage is the form of the command.
 func (v *verb) usage() string { return strings.TrimSuffix(v.name+" "+v.args, " ") }
 
 // match says whether a command begins with the name of v, and where its arguments begin.
-func (v *verb) match(tokens []token) (n int, ok bool) {
+func (v *verb) match(c *Console, tokens []token) (n int, ok bool) {
 	for word := range strings.FieldsSeq(v.name) {
 		if n == len(tokens) || !tokens[n].bare || !strings.EqualFold(tokens[n].text, word) {
 			return 0, false
 		}
 		n++
 	}
-	return n, v.read != nil || n == len(tokens)
+	if v.mine != nil && !v.mine(c, tokens, n) {
+		return 0, false
+	}
+	return n, v.read != nil || v.act != nil || n == len(tokens)
 }
 
 // show is a verb that everybody may use, without arguments.
@@ -54,8 +63,8 @@ func fields(list string) []wire.Field {
 	return fs
 }
 
-const socketColumns = `type user database state addr port# local_addr local_port# connect_time request_time
-	wait# wait_us# close_needed# ptr link remote_pid# tls application_name`
+const socketColumns = `type user database replication state addr port# local_addr local_port# connect_time request_time
+	wait# wait_us# close_needed# ptr link remote_pid# tls application_name prepared_statements# id#`
 
 // verbs is the table of the commands, in the order of SHOW HELP.
 func verbs() []verb {
@@ -72,11 +81,11 @@ func verbs() []verb {
 			"SHOW POOLS", "connections to nodes, by pool; cl_active counts the clients that hold one",
 			`database user cl_active# cl_waiting# cl_active_cancel_req# cl_waiting_cancel_req# sv_active#
 				sv_active_cancel# sv_being_canceled# sv_idle# sv_used# sv_tested# sv_login# maxwait# maxwait_us# pool_mode
-				shard node`, (*Console).showPools,
+				load_balance_hosts shard node`, (*Console).showPools,
 		),
 		show(
 			"SHOW CLIENTS", "connected clients, those of the console included",
-			socketColumns+" id#", (*Console).showClients,
+			socketColumns, (*Console).showClients,
 		),
 		show(
 			"SHOW SERVERS", "connections to nodes, one by one",
@@ -98,16 +107,23 @@ func verbs() []verb {
 		),
 		show(
 			"SHOW DATABASES", "where the database of the clients lives: one row per shard's primary",
-			`name host port# database force_user pool_size# min_pool_size# reserve_pool# pool_mode
-				max_connections# current_connections# paused# disabled# shard`, (*Console).showDatabases,
+			`name host port# database force_user pool_size# min_pool_size# reserve_pool_size# server_lifetime# pool_mode
+				load_balance_hosts max_connections# current_connections# max_client_connections# current_client_connections#
+				paused# disabled# shard`, (*Console).showDatabases,
 		),
 		show(
 			"SHOW USERS", "configured users",
-			"name pool_mode", (*Console).showUsers,
+			`name pool_size# reserve_pool_size# pool_mode max_user_connections# current_connections#
+				max_user_client_connections# current_client_connections# server_user`, (*Console).showUsers,
 		),
 		show(
 			"SHOW LISTS", "how many there are of everything",
 			"list items#", (*Console).showLists,
+		),
+		show("SHOW CONFIG", helpShowConfig, columnsShowConfig, (*Console).showConfig),
+		show(
+			"SHOW MEM", "what is held in memory, and how much there is room for; in bytes where it is not a number of things",
+			"name size# used# free# memtotal#", (*Console).showMem,
 		),
 		show(
 			"SHOW SHARDS", "shards, and their part of the ring in percent",
@@ -137,12 +153,20 @@ func verbs() []verb {
 			"SHOW PEERS", "the other proxies of the cluster, as this one knows them by gossip",
 			"peer address status epoch# checksum last_heard rtt_us#", (*Console).showPeers,
 		),
+		show(
+			"SHOW LEASES", "what the nodes have said of their fences, by pool; nothing is sent to one that is stale",
+			"shard node user fence# confirmed_ago_ms# state", (*Console).showLeases,
+		),
+		{
+			name: "EXPLAIN", args: "statement", help: "where a statement would run, and why; it is not run, and parameters have no value",
+			role: RoleStats, fields: []wire.Field{{Name: "QUERY PLAN", Type: wire.OIDText}}, read: readExplain,
+		},
 		{
 			name: "LOCATE", args: "[schema.]table key", help: "where the rows of a key are; hash is what hashint8extended and its like give",
 			role: RoleStats, fields: fields("table column key_type hash# hash_hex start end shard node"), read: readLocate,
 		},
 	}
-	return append(list, changes()...)
+	return slices.Concat(list, doctors(), fences(), operations(), settings(), changes(), moves(), schedules(), placements(), gossipVerbs())
 }
 
 const statsColumns = "database xact_count# query_count# bytes_received# bytes_sent# xact_time# query_time# wait_time#"

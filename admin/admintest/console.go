@@ -12,6 +12,8 @@ import (
 
 	"shardproxy/admin"
 	"shardproxy/backend"
+	"shardproxy/doctor"
+	"shardproxy/fence"
 	"shardproxy/proxy"
 	"shardproxy/topology"
 	"shardproxy/wire"
@@ -22,8 +24,13 @@ import (
 type Console struct {
 	Address string // host:port
 
-	mu   sync.Mutex // guards the fields below
-	snap *topology.Snapshot
+	mu     sync.Mutex // guards the fields below
+	snap   *topology.Snapshot
+	ill    []doctor.Finding
+	fences []fence.Result
+
+	operated operated
+	moved    moved
 }
 
 // Start runs a console until the test ends. It makes changes if catalog is set; else it is one whose topology comes from
@@ -36,11 +43,12 @@ func Start(t testing.TB, snap *topology.Snapshot, catalog bool, peers ...topolog
 	}
 	c := &Console{Address: listener.Addr().String(), snap: snap}
 	cfg := admin.Config{
-		Version: "1.2.3", Database: "app", AdminUsers: []string{"admin"}, StatsUsers: []string{"watcher"},
+		Version: "1.2.3", Control: c, Process: c, AdminUsers: []string{"admin"}, StatsUsers: []string{"watcher"},
 		Peers: func() []topology.Peer { return peers }, Log: slog.New(slog.DiscardHandler),
 	}
+	cfg.Doctor, cfg.Fences = c.examine, c
 	if catalog {
-		cfg.Operator = c
+		cfg.Operator, cfg.Mover, cfg.Gossip = c, c, newRing(peers)
 	}
 	console := admin.NewConsole(cfg, c)
 	ctx, stop := context.WithCancel(context.Background())
@@ -67,6 +75,10 @@ func serve(ctx context.Context, console *admin.Console, conn net.Conn) {
 	defer conn.Close()
 	accepted, err := wire.Accept(ctx, conn, &wire.AcceptConfig{})
 	if err != nil {
+		return
+	}
+	if accepted.Cancel != nil {
+		console.Cancel(*accepted.Cancel)
 		return
 	}
 	if _, err := conn.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}); err != nil {
@@ -117,5 +129,51 @@ func (c *Console) Pools() (pools []backend.Stats) {
 // Backends lists none.
 func (c *Console) Backends() []backend.ConnInfo { return nil }
 
+// Drift has not been looked for.
+func (c *Console) Drift() []proxy.ShardDrift { return nil }
+
 // PlanCache has not been asked.
 func (c *Console) PlanCache() (hits, misses uint64) { return 0, 0 }
+
+// Find makes the doctor find something, beside that the catalog is well.
+func (c *Console) Find(check string, status doctor.Status, subject, detail, hint string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ill = append(c.ill, doctor.Finding{Check: check, Status: status, Subject: subject, Detail: detail, Hint: hint})
+}
+
+func (c *Console) examine(_ context.Context, deep bool) ([]doctor.Finding, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := append([]doctor.Finding{{Check: "catalog", Detail: "it answers"}}, c.ill...)
+	if deep {
+		found = append(found, doctor.Finding{Check: "placement", Detail: "all rows are where the map has them"})
+	}
+	return found, nil
+}
+
+// Fence sets what the shards answer when they are asked for their fences.
+func (c *Console) Fence(results ...fence.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fences = results
+}
+
+// Check gives what Fence has set.
+func (c *Console) Check(context.Context) []fence.Result {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fences
+}
+
+// Install makes a fence on every shard that does not fail.
+func (c *Console) Install(context.Context) []fence.Result {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.fences {
+		if r := &c.fences[i]; r.Err == nil {
+			r.Epoch, r.Changed, r.Problems = c.snap.Epoch, r.Epoch == 0 || len(r.Problems) > 0, nil
+		}
+	}
+	return c.fences
+}
