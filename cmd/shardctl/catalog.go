@@ -21,11 +21,13 @@ itself; - is standard input.`
 
 func (o *options) initCommand() *cobra.Command {
 	var dsn, file string
+	var migrateOnly bool
 	cmd := &cobra.Command{
-		Use:   "init --catalog DSN -f FILE",
+		Use:   "init --catalog DSN {-f FILE | --migrate-only}",
 		Short: "Create a cluster in a catalog, or bring the catalog's tables up to date",
 		Long: `Creates the schema shardproxy in the catalog's database, or brings it up to date, and creates the cluster of FILE there. If a cluster
-of that name is there already, its topology is left alone; a cluster of another name is refused.
+of that name is there already, its topology is left alone; a cluster of another name is refused. With --migrate-only no cluster
+is created: that is for an upgrade.
 
 Without [[ranges]] the shards get equal parts of the keys, in their order, or with
 
@@ -36,30 +38,21 @@ Without [[ranges]] the shards get equal parts of the keys, in their order, or wi
 those of consistent hashing with bounded loads, which moves less when shards join later.
 
 ` + fileHelp,
-		Example: "  shardctl init --catalog postgres://dba@catalog/shardproxy_catalog -f cluster.toml",
+		Example: "  shardctl init --catalog postgres://dba@catalog/shardproxy_catalog -f cluster.toml\n  shardctl init --catalog postgres://dba@catalog/shardproxy_catalog --migrate-only",
 		Args:    between(0, 0), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.fill(cmd, dsn, file, false) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case migrateOnly && file != "":
+				return usageError{cmd.CommandPath(), errors.New("--migrate-only creates no cluster, so it takes no file")}
+			case migrateOnly:
+				return o.migrate(cmd, dsn)
+			}
+			return o.createCluster(cmd, dsn, file)
+		},
 	}
 	catalogFlag(cmd, &dsn)
 	fileFlag(cmd, &file)
-	return cmd
-}
-
-func (o *options) importCommand() *cobra.Command {
-	var dsn, file string
-	cmd := &cobra.Command{
-		Use:   "import --catalog DSN -f FILE",
-		Short: "Fill an empty catalog from an exported file",
-		Long: `Does what init does, but refuses a catalog that has a cluster already. The cluster gets the epoch of FILE. If it replaces a
-catalog that was lost, that must not be below the epoch the proxies have: see cluster.epoch in FILE and ` + "`shardctl epoch`" + `.
-
-` + fileHelp,
-		Example: "  shardctl import --catalog postgres://dba@new-catalog/shardproxy_catalog -f cluster.toml",
-		Args:    between(0, 0), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.fill(cmd, dsn, file, true) },
-	}
-	catalogFlag(cmd, &dsn)
-	fileFlag(cmd, &file)
+	cmd.Flags().BoolVar(&migrateOnly, "migrate-only", false, "only create the catalog's tables, or bring them up to date")
 	return cmd
 }
 
@@ -120,32 +113,59 @@ func openCatalog(cmd *cobra.Command, dsn string) (*topology.Catalog, func(error)
 	}, nil
 }
 
-// fill puts the cluster of a file into a catalog. empty insists on one that holds none.
-func (o *options) fill(cmd *cobra.Command, dsn, file string, empty bool) error {
-	if file == "" {
-		return usageError{cmd.CommandPath(), errors.New("-f is missing: the file with the cluster")}
-	}
-	catalog, explained, err := openCatalog(cmd, dsn)
+// createCluster creates the cluster of a file, unless it is there.
+func (o *options) createCluster(cmd *cobra.Command, dsn, file string) error {
+	catalog, explained, from, err := openBoth(cmd, dsn, file)
 	if err != nil {
 		return err
 	}
-	snap, err := readCluster(cmd, file)
-	if err != nil {
-		return err
-	}
+	snap := from.snap
 	created, err := catalog.Init(cmd.Context(), snap, actor())
-	switch {
-	case err != nil:
+	if err != nil {
 		return explained(err)
-	case created:
-	case empty:
-		return topology.ErrExists{Cluster: snap.Cluster}
-	default: // show what is there
+	}
+	if !created { // show what is there
 		if snap, err = catalog.Load(cmd.Context()); err != nil {
 			return explained(err)
 		}
 	}
 	return o.printFilled(cmd, snap, created)
+}
+
+func (o *options) migrate(cmd *cobra.Command, dsn string) error {
+	catalog, explained, err := openCatalog(cmd, dsn)
+	if err != nil {
+		return err
+	}
+	from, to, err := catalog.Migrate(cmd.Context())
+	if err != nil {
+		return explained(err)
+	}
+	if o.json {
+		r := &record{}
+		r.add("from", strconv.Itoa(from), true)
+		r.add("to", strconv.Itoa(to), true)
+		return r.json(cmd.OutOrStdout())
+	}
+	if from == to {
+		fmt.Fprintf(cmd.OutOrStdout(), "the catalog is of version %d already\n", to)
+		return nil
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "the catalog is of version %d now, it was of version %d\n", to, from)
+	return nil
+}
+
+// openBoth gives the catalog and the file of a command that needs both.
+func openBoth(cmd *cobra.Command, dsn, file string) (*topology.Catalog, func(error) error, *clusterFile, error) {
+	if file == "" {
+		return nil, nil, nil, usageError{cmd.CommandPath(), errors.New("-f is missing: the file with the cluster")}
+	}
+	catalog, explained, err := openCatalog(cmd, dsn)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	from, err := readCluster(cmd, file)
+	return catalog, explained, from, err
 }
 
 func (o *options) printFilled(cmd *cobra.Command, snap *topology.Snapshot, created bool) error {
@@ -172,20 +192,30 @@ func (o *options) printFilled(cmd *cobra.Command, snap *topology.Snapshot, creat
 	return r.json(cmd.OutOrStdout())
 }
 
+// clusterFile is what a cluster file says.
+type clusterFile struct {
+	snap   *topology.Snapshot
+	ranges bool // also which shard owns what
+}
+
 // readCluster reads a cluster file; - is standard input.
-func readCluster(cmd *cobra.Command, path string) (*topology.Snapshot, error) {
+func readCluster(cmd *cobra.Command, path string) (*clusterFile, error) {
+	var text []byte
+	var err error
+	name := path
 	if path == "-" {
-		text, err := io.ReadAll(cmd.InOrStdin())
-		if err != nil {
+		name = "standard input"
+		if text, err = io.ReadAll(cmd.InOrStdin()); err != nil {
 			return nil, fmt.Errorf("reading standard input: %w", err)
 		}
-		return config.ParseCluster("standard input", text)
+	} else if text, err = os.ReadFile(path); err != nil {
+		return nil, err
 	}
-	text, err := os.ReadFile(path)
+	snap, err := config.ParseCluster(name, text)
 	if err != nil {
 		return nil, err
 	}
-	return config.ParseCluster(path, text)
+	return &clusterFile{snap: snap, ranges: config.NamesRanges(text)}, nil
 }
 
 // actor is who runs this program, for the catalog's log.

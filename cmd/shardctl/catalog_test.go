@@ -127,8 +127,9 @@ func TestCatalogRefuses(t *testing.T) {
 	empty, _ := emptyDatabase(t)
 	missing := strings.Replace(full, "/test_", "/nosuch_", 1)
 	for _, test := range []struct{ name, in, args, want string }{
-		{"import into a full one", clusterText, "import -f - --catalog " + full, `the catalog holds the cluster "shop" already`},
 		{"another cluster", strings.Replace(clusterText, "shop", "bank", 1), "init -f - --catalog " + full, `the catalog holds the cluster "shop" already`},
+		{"import of another cluster", strings.Replace(clusterText, "shop", "bank", 1), "import -f - --catalog " + full, `the catalog holds the cluster "shop" already`},
+		{"keys of another shard", clusterText + "[[ranges]]\nstart = \"0000000000000000\"\nshard = \"s2\"\n", "import -f - --yes --catalog " + full, "no rows are moved by this: those from 0000000000000000 on from shard s1 to shard s2, and 1 parts of the ring in all; `shardctl move` moves them"},
 		{"nothing to export", "", "export --catalog " + empty, "the database has no shardproxy catalog"},
 		{"no such database", clusterText, "init -f - --catalog " + missing, `database "nosuch`},
 		{"unknown key", "[cluster]\ncolour = 1\n", "init -f - --catalog " + empty, "standard input:2:1: unknown key cluster.colour"},

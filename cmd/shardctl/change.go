@@ -18,16 +18,14 @@ func (o *options) shardCommand() *cobra.Command {
 	})
 	add.Long = "Adds a shard that owns no keys until ranges are moved to it.\n\n" + nodeHelp
 	add.Example = "  shardctl shard add s5 10.0.0.5:5432/app 10.0.1.5:5432/app"
-	drain := o.changeCommand("drain NAME", "Give a shard no more ranges; it keeps those that it has until they are moved", 1, 1, func(args []string) string {
-		return "DRAIN SHARD " + literals(args)
-	})
+	drain := o.drainCommand()
 	undrain := o.changeCommand("undrain NAME", "Take drain back", 1, 1, func(args []string) string {
 		return "UNDRAIN SHARD " + literals(args)
 	})
 	remove := o.changeCommand("remove NAME", "Remove a shard that owns nothing any more", 1, 1, func(args []string) string {
 		return "REMOVE SHARD " + literals(args)
 	})
-	for _, cmd := range []*cobra.Command{drain, undrain, remove} {
+	for _, cmd := range []*cobra.Command{undrain, remove} {
 		cmd.ValidArgsFunction = o.completeShard
 	}
 	return group("shard", "Add, drain and remove shards", add, drain, undrain, remove)

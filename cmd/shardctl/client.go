@@ -24,11 +24,15 @@ const (
 
 // query runs commands of the console, and gives a table for each.
 func (o *options) query(cmd *cobra.Command, sql string) ([]table, error) {
+	return o.queryWithin(cmd, sql, commandTimeout)
+}
+
+func (o *options) queryWithin(cmd *cobra.Command, sql string, timeout time.Duration) ([]table, error) {
 	cfg, err := o.console(cmd)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), commandTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -44,6 +48,27 @@ func (o *options) query(cmd *cobra.Command, sql string) ([]table, error) {
 		return nil, explain("the proxy", cfg, err)
 	}
 	return tables, nil
+}
+
+// queryOne runs one command of the console, whatever is in sql: more than one are refused.
+func (o *options) queryOne(cmd *cobra.Command, sql string, timeout time.Duration) (*table, error) {
+	cfg, err := o.console(cmd)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, explain("the proxy", cfg, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	result := conn.ExecParams(ctx, sql, nil, nil, nil, nil)
+	t := readTable(result)
+	if _, err := result.Close(); err != nil {
+		return nil, explain("the proxy", cfg, err)
+	}
+	return &t, nil
 }
 
 // console is how to reach the console. The DSN is that of the flag, of the environment, or the default; its database

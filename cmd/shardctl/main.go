@@ -64,9 +64,10 @@ func newRootCommand() *cobra.Command {
 	o := &options{}
 	root := &cobra.Command{
 		Use:   "shardctl",
-		Short: "Look at a shardproxy cluster and change its topology",
-		Long: `shardctl talks to the admin console of a proxy; any proxy of the cluster will do. Looking needs a user of
-admin.users or admin.stats_users in the proxy's configuration, changing one of admin.users.
+		Short: "Look at a shardproxy cluster, change its topology, and operate its proxies",
+		Long: `shardctl talks to the admin console of a proxy; any proxy of the cluster will do, but for what steers that one proxy: pause, resume,
+reconnect, kill, reload, set and shutdown. Looking needs a user of admin.users or admin.stats_users in the proxy's
+configuration, changing one of admin.users.
 
 Create, export and import a cluster with the DSN of its catalog: init, export, import.
 
@@ -85,9 +86,15 @@ Exit status: 0 done, 1 not done (standard error says why, in one line), 2 the co
 	f := root.PersistentFlags()
 	f.StringVar(&o.dsn, "dsn", "", "DSN of a proxy; its database does not matter (default $SHARDCTL_DSN or "+defaultDSN+")")
 	f.BoolVar(&o.json, "json", false, "print JSON: a list of objects")
-	root.AddCommand(o.statusCommand(), o.locateCommand())
+	root.AddCommand(o.statusCommand(), o.locateCommand(), o.doctorCommand())
 	root.AddCommand(o.showCommands()...)
+	root.AddCommand(o.operateCommands()...)
 	root.AddCommand(o.shardCommand(), o.nodeCommand(), o.tableCommand())
+	root.AddCommand(o.scheduleCommands()...)
+	root.AddCommand(o.movesCommand(), o.verifyCommand())
+	root.AddCommand(o.topOrders()...)
+	root.AddCommand(o.fenceCommand())
+	root.AddCommand(o.gossipCommand())
 	root.AddCommand(o.initCommand(), o.importCommand(), o.exportCommand())
 	return root
 }

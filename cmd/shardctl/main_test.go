@@ -71,6 +71,7 @@ func TestCommands(t *testing.T) {
 		topology.Peer{Name: "p2", Addr: "10.0.0.9:7946", Map: topology.MapState{Epoch: 7, Checksum: 1}, LastHeard: heard, RTT: time.Millisecond},
 		topology.Peer{Name: "p3", Addr: "10.0.0.8:7946", Status: topology.PeerDead, Map: topology.MapState{Epoch: 6, Checksum: 2}},
 	)
+	c.Busy("s2")
 	fromFile := admintest.Start(t, testSnapshot(t), false)
 	t.Setenv("SHARDCTL_DSN", c.DSN("admin"))
 	t.Setenv("SHARDCTL_CATALOG", "")
@@ -133,6 +134,7 @@ func TestCompletion(t *testing.T) {
 		"node add s1 ":   ":4\n",
 		"locate ":        ":4\n",
 		"shard un":       "undrain\tTake drain back\n:4\n",
+		"pause --shard ": "s1\ns2\n:4\n",
 		"table add --re": "--reference\ta full copy on every shard\n:4\n",
 	} {
 		words := strings.Split("__complete "+args, " ")
@@ -147,7 +149,9 @@ func TestCompletion(t *testing.T) {
 
 // TestHelp holds that each command says what it is for, and that those with arguments or flags of their own say how.
 func TestHelp(t *testing.T) {
-	for _, words := range []string{"", "init", "shard add", "table add", "locate", "export"} {
+	for _, words := range []string{
+		"", "init", "shard add", "table add", "locate", "export", "explain", "pause", "resume", "reconnect", "kill", "reload", "config", "set", "shutdown",
+	} {
 		out, _, status := ctl(t, "", append(strings.Fields(words), "--help")...)
 		if status != 0 || !strings.Contains(out, "Examples:\n  shardctl "+words) || !strings.Contains(out, "--dsn") {
 			t.Errorf("%s --help: status %d\n%s", words, status, out)

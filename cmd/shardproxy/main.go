@@ -28,7 +28,7 @@ func newRootCommand() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true, // main prints them
 	}
-	root.AddCommand(newServeCommand(), newCheckCommand(), newDevCommand(serve))
+	root.AddCommand(newServeCommand(), newCheckCommand(), newDevCommand(serveFenced))
 	return root
 }
 

@@ -52,7 +52,7 @@ func startKeeper(ctx context.Context, c *config.Config, log *slog.Logger, onSche
 }
 
 // newGossip makes the way to the peers that the file asks for, nil for none.
-func newGossip(c *config.Config, keeper *topology.Keeper, log *slog.Logger) (*topology.Gossip, error) {
+func newGossip(c *config.Config, keeper *topology.Keeper, onCancel func(context.Context, uint32, string), log *slog.Logger) (*topology.Gossip, error) {
 	g := &c.Gossip
 	if g.Listen == "" {
 		return nil, nil
@@ -65,13 +65,9 @@ func newGossip(c *config.Config, keeper *topology.Keeper, log *slog.Logger) (*to
 	if err != nil {
 		return nil, err
 	}
-	name := g.Name
-	if name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return nil, err
-		}
-		name = net.JoinHostPort(host, fmt.Sprint(address.Port))
+	name, err := proxyName(g)
+	if err != nil {
+		return nil, err
 	}
 	ip := address.IP
 	if ip == nil {
@@ -79,11 +75,24 @@ func newGossip(c *config.Config, keeper *topology.Keeper, log *slog.Logger) (*to
 	}
 	gossip, err := topology.NewGossip(topology.GossipConfig{
 		Cluster: c.Cluster.Name, Node: name, BindAddr: ip.String(), BindPort: address.Port, Advertise: g.Advertise,
-		Seeds: g.Seeds, Keys: keys, Timing: topology.GossipLAN, Log: log,
+		Seeds: g.Seeds, Keys: keys, Timing: topology.GossipLAN, OnCancel: onCancel, Log: log,
 	}, keeper)
 	if err != nil {
 		return nil, err
 	}
 	keeper.Gossip(gossip)
 	return gossip, nil
+}
+
+// proxyName is what this proxy is called among its peers: as the configuration says, or by its host and the port of its gossip.
+func proxyName(g *config.Gossip) (string, error) {
+	if g.Name != "" {
+		return g.Name, nil
+	}
+	host, err := os.Hostname()
+	if err != nil || g.Listen == "" {
+		return host, err
+	}
+	_, port, err := net.SplitHostPort(g.Listen)
+	return net.JoinHostPort(host, port), err
 }

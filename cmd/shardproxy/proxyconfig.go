@@ -15,8 +15,19 @@ import (
 	"shardproxy/wire"
 )
 
-// proxyConfig is what the file means for the proxy.
-func proxyConfig(c *config.Config, from *topology.Snapshot, log *slog.Logger) (*proxy.Config, error) {
+// fixedConfig is what the file means for the proxy until it ends.
+func fixedConfig(c *config.Config, from *topology.Snapshot, log *slog.Logger) proxy.Fixed {
+	return proxy.Fixed{
+		Cluster: c.Cluster.Name, Database: c.Cluster.Database, Topology: from, Log: log,
+		Router: router.Config{
+			CacheEntries: c.Limits.PlanCacheEntries, MaxTokens: c.Limits.ParserTokens,
+			MaxBytes: config.MessageMax, // the proxy itself looks at limits.query_bytes, which may change
+		},
+	}
+}
+
+// liveConfig is what the file means for the proxy until it is read again. toClients is nil without TLS.
+func liveConfig(c *config.Config, toClients *wire.ServerTLS) (*proxy.Live, error) {
 	access, err := accessRules(c.Auth.Rules)
 	if err != nil {
 		return nil, err
@@ -27,44 +38,52 @@ func proxyConfig(c *config.Config, from *topology.Snapshot, log *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("server_tls: %w", err)
 	}
-	cfg := &proxy.Config{
-		Cluster: c.Cluster.Name, Database: c.Cluster.Database, Topology: from,
+	live := &proxy.Live{
 		Accept: wire.AcceptConfig{
-			RequireTLS: c.Listen.TLSRequire, RequireClientCert: c.Listen.TLSClientCerts == "require",
+			TLS: toClients, RequireTLS: c.Listen.TLSRequire, RequireClientCert: c.Listen.TLSClientCerts == "require",
 			Timeout: c.Listen.LoginTimeout.Duration, MaxStartupBytes: c.Listen.MaxStartupBytes,
 		},
-		Auth: wire.AuthConfig{Timeout: c.Listen.LoginTimeout.Duration}, Access: access,
-		MaxClients: c.Listen.MaxClients, MaxUnauthenticated: c.Listen.MaxUnauthenticated, Users: make(map[string]*proxy.User),
+		Access: access, MaxClients: c.Listen.MaxClients, MaxUnauthenticated: c.Listen.MaxUnauthenticated,
+		Users: make(map[string]*proxy.User), Pooling: poolMode(c.Pool.Mode),
 		ServerTLS: toNodes, ConnectTimeout: c.Pool.ConnectTimeout.Duration,
 		Pools: backend.Limits{
 			Min: c.Pool.SizeMin, Max: c.Pool.SizeMax, Total: c.Pool.MaxBackends, Wait: c.Pool.AcquireTimeout.Duration,
 			Idle: c.Pool.IdleTimeout.Duration, Lifetime: c.Pool.Lifetime.Duration, CheckAfter: c.Pool.CheckAfter.Duration,
 			Statements: c.Pool.PreparedStatements,
 		},
-		Router:       router.Config{CacheEntries: c.Limits.PlanCacheEntries, MaxTokens: c.Limits.ParserTokens, MaxBytes: c.Limits.QueryBytes},
 		MessageBytes: c.Limits.MessageBytes, QueryBytes: c.Limits.QueryBytes, PreparedStatements: c.Limits.PreparedStatements,
-		Log: log,
-	}
-	if c.Listen.TLSCert != "" {
-		files := wire.ServerTLSFiles{Cert: c.Listen.TLSCert, Key: c.Listen.TLSKey}
-		if c.Listen.TLSClientCerts != "none" {
-			files.ClientCA = c.Listen.TLSClientCA
-		}
-		if cfg.Accept.TLS, err = wire.LoadServerTLS(files); err != nil {
-			return nil, fmt.Errorf("listen.tls_cert: %w", err)
-		}
 	}
 	for i := range c.Users {
 		u := proxyUser(c, &c.Users[i])
-		cfg.Users[u.Name] = u
-		if cfg.Service == nil {
-			cfg.Service = u
+		live.Users[u.Name] = u
+		if live.Service == nil {
+			live.Service = u
 		}
 	}
 	if c.Cluster.ServiceUser != "" {
-		cfg.Service = &proxy.User{ServerUser: c.Cluster.ServiceUser, ServerPassword: c.Cluster.ServicePassword.Reveal()}
+		live.Service = &proxy.User{ServerUser: c.Cluster.ServiceUser, ServerPassword: c.Cluster.ServicePassword.Reveal()}
 	}
-	return cfg, nil
+	if c.Auth.Query != "" {
+		live.UserQuery = c.Auth.Query
+		live.UserQueryAs = &proxy.User{ServerUser: c.Auth.QueryUser, ServerPassword: c.Auth.QueryPassword.Reveal()}
+	}
+	return live, nil
+}
+
+// clientTLS reads the certificate for clients; nil where the file names none.
+func clientTLS(l *config.Listen) (*wire.ServerTLS, error) {
+	if l.TLSCert == "" {
+		return nil, nil
+	}
+	files := wire.ServerTLSFiles{Cert: l.TLSCert, Key: l.TLSKey}
+	if l.TLSClientCerts != "none" {
+		files.ClientCA = l.TLSClientCA
+	}
+	t, err := wire.LoadServerTLS(files)
+	if err != nil {
+		return nil, fmt.Errorf("listen.tls_cert: %w", err)
+	}
+	return t, nil
 }
 
 func proxyUser(c *config.Config, u *config.User) *proxy.User {

@@ -16,8 +16,8 @@ import (
 	"shardproxy/admin"
 	"shardproxy/internal/config"
 	"shardproxy/proxy"
+	"shardproxy/rebalance"
 	"shardproxy/topology"
-	"shardproxy/wire"
 )
 
 // certificatesEvery is how often the certificate files are looked at: a renewal is not urgent.
@@ -45,6 +45,11 @@ func newServeCommand() *cobra.Command {
 
 // serve runs the proxy of a configuration file until ctx is done, and calls ready once it listens.
 func serve(ctx context.Context, file string, ready func()) error {
+	return serveAfter(ctx, file, func(context.Context, *service) {}, ready)
+}
+
+// serveAfter is serve that does something first, before it waits for a shard.
+func serveAfter(ctx context.Context, file string, first func(context.Context, *service), ready func()) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP) // from the start: unhandled, it ends the process
 	defer signal.Stop(hangup)
@@ -66,33 +71,31 @@ func serve(ctx context.Context, file string, ready func()) error {
 		g.Go(func() error { return s.server.Serve(running, l) })
 		s.log.Info("listening", "address", l.Addr().String())
 	}
+	first(ctx, s)
 	if err := s.start(ctx, running); err != nil {
 		stop()
 		s.closeListeners()
 		return errors.Join(err, g.Wait())
 	}
 	ready()
-	select {
-	case <-ctx.Done():
-	case <-running.Done():
-	}
-	s.drain(stop)
+	s.end(ctx, s.awaitEnd(ctx, running), stop)
 	stop()
 	return g.Wait()
 }
 
 // service is the parts of a running proxy.
 type service struct {
-	config    *config.Config
+	config    *config.Config // with which it began; process has the one in force
 	log       *slog.Logger
-	tls       *wire.ServerTLS // nil: clients get none
+	process   *process
 	server    *proxy.Server
 	console   *admin.Console
 	listeners []net.Listener // of clients
 	web       net.Listener   // of metrics and health; may be nil
 
-	keeper *topology.Keeper // nil: the map is in the configuration file
-	gossip *topology.Gossip // nil: there is none
+	keeper      *topology.Keeper       // nil: the map is in the configuration file
+	coordinator *rebalance.Coordinator // of moves; nil likewise
+	gossip      *topology.Gossip       // nil: there is none
 }
 
 // newService makes the parts that a configuration file asks for. Nothing runs or listens yet.
@@ -104,38 +107,51 @@ func newService(ctx context.Context, file string) (*service, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	s := &service{config: c, log: newLogger(c.Log)}
+	p, err := newProcess(file, c)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{config: c, log: p.log, process: p}
 	first, err := s.firstMap(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := proxyConfig(c, first, s.log)
+	live, err := liveConfig(c, p.tls.Load())
 	if err != nil {
 		return nil, err
 	}
-	s.tls = cfg.Accept.TLS
+	cfg := proxy.Config{Fixed: fixedConfig(c, first, s.log), Live: *live}
 	if s.keeper != nil {
-		cfg.SchemaChanged = s.keeper.SchemaChanged
+		cfg.SchemaChanged, cfg.Behind = s.keeper.SchemaChanged, s.keeper.Behind
 	}
-	if s.server, err = proxy.NewServer(*cfg); err != nil {
+	if s.gossip != nil {
+		cfg.Peers, cfg.Checks = peersOf(s.gossip), s.gossip.Mine
+	}
+	if s.server, err = proxy.NewServer(cfg); err != nil {
 		return nil, err
 	}
-	if c.Auth.Query != "" {
-		as := &proxy.User{ServerUser: c.Auth.QueryUser, ServerPassword: c.Auth.QueryPassword.Reveal()}
-		s.server.SetLookup(s.server.QueryUsers(c.Auth.Query, as, poolMode(c.Pool.Mode)))
-	}
 	console := admin.Config{
-		Version: version(), Database: c.Cluster.Database, PoolMode: poolMode(c.Pool.Mode), Limits: cfg.Pools, Users: cfg.Users,
-		AdminUsers: c.Admin.Users, StatsUsers: c.Admin.StatsUsers, Log: s.log,
+		Version: version(), AdminUsers: c.Admin.Users, StatsUsers: c.Admin.StatsUsers, Control: s.server, Process: p, Log: s.log,
 	}
 	if s.keeper != nil {
 		console.Operator = s.keeper
+		if s.coordinator, err = s.newCoordinator(); err != nil {
+			return nil, err
+		}
+		console.Mover = mover{s.keeper.Catalog(), s.coordinator, s.server}
 	}
 	if s.gossip != nil {
-		console.Peers = s.gossip.Peers
+		console.Peers, console.Gossip = s.gossip.Peers, s.gossip
 	}
+	d, err := s.newDoctor()
+	if err != nil {
+		return nil, err
+	}
+	console.Doctor = d.Examine
+	console.Fences = fences{s}
 	s.console = admin.NewConsole(console, s.server)
 	s.server.Console = s.console
+	p.server, p.console = s.server, s.console
 	return s, nil
 }
 
@@ -154,7 +170,7 @@ func (s *service) firstMap(ctx context.Context) (*topology.Snapshot, error) {
 		return nil, err
 	}
 	s.keeper = keeper
-	s.gossip, err = newGossip(s.config, keeper, s.log)
+	s.gossip, err = newGossip(s.config, keeper, s.cancelForPeer, s.log)
 	return keeper.Snapshot(), err
 }
 
@@ -193,15 +209,17 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 		})
 	}
 	if s.web != nil {
+		metrics := admin.NewRegistry(s.server)
+		if s.gossip != nil {
+			admin.AddGossip(metrics, s.gossip, s.server)
+		}
 		h := admin.NewHTTP(admin.HTTPConfig{
-			Pprof: s.config.Admin.Pprof, Metrics: admin.NewRegistry(s.server), NotReady: s.server.Ready, Notes: s.notes, Log: s.log,
+			Pprof: s.config.Admin.Pprof, Metrics: metrics, NotReady: s.server.Ready, Notes: s.notes, Log: s.log,
 		})
 		s.log.Info("metrics and health", "address", s.web.Addr().String())
 		run(func(ctx context.Context) error { return h.Serve(ctx, s.web) })
 	}
-	if s.tls != nil {
-		run(func(ctx context.Context) error { return s.tls.Run(ctx, certificatesEvery, s.reportReload) })
-	}
+	run(s.process.watchCertificates)
 	run(func(ctx context.Context) error {
 		s.reloadOnHangup(ctx, hangup)
 		return nil
@@ -210,6 +228,7 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 	run(s.console.Run)
 	if s.keeper != nil {
 		run(s.keeper.Run)
+		run(s.coordinator.Run)
 	}
 	if s.gossip != nil {
 		run(s.gossip.Run)
@@ -218,10 +237,14 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 
 // notes says what an operator should know although the proxy serves.
 func (s *service) notes() []string {
-	if s.keeper == nil || s.keeper.Trouble() == "" {
-		return nil
+	var notes []string
+	if s.keeper != nil && s.keeper.Trouble() != "" {
+		notes = append(notes, s.keeper.Trouble())
 	}
-	return []string{s.keeper.Trouble()}
+	if s.server.Paused("") {
+		notes = append(notes, "paused: work waits for RESUME")
+	}
+	return notes
 }
 
 // start waits for a shard, until ctx or running ends. A wait that is ended by ctx, which is a signal, is no error.
@@ -229,25 +252,12 @@ func (s *service) start(ctx, running context.Context) error {
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(running, cancel)()
+	defer context.AfterFunc(s.process.told, cancel)()
 	err := s.server.Start(starting)
 	if err != nil && starting.Err() != nil {
 		return nil // the caller sees that ctx or running has ended
 	}
 	return err
-}
-
-// drain closes the listeners and lets clients end their transactions. When the time for that is up, stop is called,
-// which ends what still waits for something.
-func (s *service) drain(stop func()) {
-	for _, l := range s.listeners {
-		_ = l.Close()
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.config.Listen.DrainTimeout.Duration)
-	defer cancel()
-	defer context.AfterFunc(ctx, stop)()
-	if err := s.server.Shutdown(ctx); err != nil {
-		s.log.Warn("drain", "error", err)
-	}
 }
 
 func (s *service) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) {
@@ -256,26 +266,12 @@ func (s *service) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			if s.tls == nil {
-				s.log.Info("SIGHUP: there is nothing to read again")
-				continue
-			}
-			s.reportReload(s.tls.Reload())
+			_, _, _ = s.process.Reload() // it logs what came of it
 		}
 	}
 }
 
-func (s *service) reportReload(err error) {
-	if err != nil {
-		s.log.Error("TLS certificate could not be read again, the former stays in use", "error", err)
-		return
-	}
-	s.log.Info("TLS certificate read again")
-}
-
-func newLogger(c config.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // checked by Validate
+func newLogger(c config.Log, level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))

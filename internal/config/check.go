@@ -306,7 +306,7 @@ func (k *checker) pool(p *Pool) {
 }
 
 func (k *checker) limits(l *Limits) {
-	k.between("limits.message_bytes", l.MessageBytes, 64<<10, 1<<30-1)
+	k.between("limits.message_bytes", l.MessageBytes, 64<<10, MessageMax)
 	if l.MessageBytes > 0 {
 		k.between("limits.query_bytes", l.QueryBytes, 1<<10, l.MessageBytes)
 	}

@@ -46,6 +46,14 @@ func ParseCluster(path string, text []byte) (*topology.Snapshot, error) {
 	return s, nil
 }
 
+// NamesRanges says whether the text of a cluster file, which ParseCluster has read, says which shard owns what.
+func NamesRanges(text []byte) bool {
+	var f struct {
+		Ranges []any `toml:"ranges"`
+	}
+	return toml.Unmarshal(text, &f) == nil && len(f.Ranges) > 0
+}
+
 func (f *clusterFile) snapshot() (*topology.Snapshot, error) {
 	file := topology.File{
 		Cluster: topology.FileCluster{Name: f.Cluster.Name, Epoch: f.Cluster.Epoch},

@@ -2,6 +2,9 @@ package config
 
 import "time"
 
+// MessageMax is the longest message that PostgreSQL takes, in bytes.
+const MessageMax = 1<<30 - 1
+
 // Default is what a file that says nothing means. It names no shards, so it does not pass Check.
 func Default() *Config {
 	return &Config{
@@ -33,7 +36,7 @@ func Default() *Config {
 			PreparedStatements: 500,                   // a plan kept by PostgreSQL takes tens of KB
 		},
 		Limits: Limits{
-			MessageBytes:       1<<30 - 1, // PostgreSQL takes no longer message
+			MessageBytes:       MessageMax,
 			QueryBytes:         16 << 20,
 			ParserTokens:       2000, // the parser recurses in C; a chain of some 25,000 overruns its stack
 			PlanCacheEntries:   10_000,

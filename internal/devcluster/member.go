@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -86,19 +87,26 @@ func (m *member) create(ctx context.Context) error {
 	if err := m.pg.Start(ctx); err != nil {
 		return err
 	}
-	var roles []string
-	var statements []string
+	var roles, grants, statements []string
 	seen := map[string]bool{}
 	for _, l := range m.databases {
 		if !seen[l.user] {
 			seen[l.user] = true
-			roles = append(roles, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", l.user, strings.ReplaceAll(l.password, "'", "''")))
+			grants = append(grants, fmt.Sprintf(movesRows, l.user))
+			roles = append(roles, fmt.Sprintf("CREATE ROLE %s LOGIN REPLICATION PASSWORD '%s'", l.user, strings.ReplaceAll(l.password, "'", "''")))
 		}
 		// The owner of a database owns its schema public too.
 		statements = append(statements, fmt.Sprintf("CREATE DATABASE %s OWNER %s", l.database, l.user))
 	}
-	return m.exec(ctx, append(roles, statements...)...)
+	return m.exec(ctx, slices.Concat(roles, grants, statements)...)
 }
+
+// movesRows lets a role move rows from shard to shard, past the triggers that hold others off. Before PostgreSQL 15 only superusers may.
+const movesRows = `DO $$ BEGIN
+	IF pg_catalog.current_setting('server_version_num')::int >= 150000 THEN
+		EXECUTE 'GRANT SET ON PARAMETER session_replication_role TO %s';
+	END IF;
+END $$`
 
 // clone makes a replica, after dropping the slot of an attempt that was killed.
 func (m *member) clone(ctx context.Context) error {

@@ -26,12 +26,15 @@ const (
 const policy = `
 	pgproto3 scram stringprep                       < wire
 	pgx pgconn memberlist consistent errgroup       < topology
+	topology                                        < fence
 	topology pg_query protobuf otter                < router
 	wire topology otter errgroup                    < backend
-	wire topology router backend errgroup           < proxy
-	topology pgx pgconn pgproto3 errgroup           < rebalance
+	wire topology router backend fence errgroup     < proxy
+	topology fence pgx pgconn pgproto3 errgroup     < rebalance
+	topology fence errgroup                         < doctor
 	wire topology router backend proxy rebalance    < admin
-	prometheus                                      < admin
+	doctor                                          < admin
+	fence prometheus errgroup                       < admin
 
 	topology toml                                   < internal/config
 	prometheus                                      < internal/metrics
@@ -39,9 +42,10 @@ const policy = `
 	internal/postgres pgx                           < internal/pgtest
 	internal/postgres topology pgx errgroup         < internal/devcluster
 	NONE                                            < internal/policy
+	NONE                                            < internal/plot
 
-	wire topology router backend proxy              < cmd/shardproxy
-	admin rebalance internal/config                 < cmd/shardproxy
+	wire topology router backend proxy fence        < cmd/shardproxy
+	admin rebalance doctor internal/config          < cmd/shardproxy
 	internal/metrics internal/devcluster            < cmd/shardproxy
 	internal/postgres cobra errgroup unix           < cmd/shardproxy
 	topology internal/config cobra pgconn           < cmd/shardctl
@@ -49,12 +53,13 @@ const policy = `
 
 	internal/postgres internal/config topology      < bench
 	internal/devcluster pgx errgroup unix           < bench
+	internal/plot                                   < bench
 	internal/postgres pgconn pgx errgroup           < e2e
 `
 
 // testPolicy says what any test may import beside what its package may.
 var testPolicy = []string{
-	"internal/pgtest", "internal/postgres", "internal/config", "wire", "topology",
+	"internal/pgtest", "internal/postgres", "internal/config", "internal/plot", "wire", "topology", "fence",
 	"pgx", "pgconn", "pgproto3", "libpq", "cmp", "goleak", "rapid", "errgroup",
 }
 

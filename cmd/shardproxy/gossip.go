@@ -1,0 +1,21 @@
+package main
+
+import (
+	"context"
+
+	"shardproxy/proxy"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// peersOf lets clients cancel by any proxy what another one does for them.
+func peersOf(g *topology.Gossip) proxy.Peers {
+	return proxy.Peers{Tag: g.Tag(), Forward: func(ctx context.Context, tag, pid uint32, secret string) {
+		g.ForwardCancel(ctx, tag, pid, secret)
+	}}
+}
+
+// cancelForPeer cancels what a client of ours has asked another proxy to cancel.
+func (s *service) cancelForPeer(ctx context.Context, pid uint32, secret string) {
+	s.server.CancelHere(ctx, wire.CancelKey{PID: pid, Secret: secret}) // gossip runs once there is a server
+}
