@@ -16,6 +16,12 @@ import (
 // pgbench runs pgbench against the proxy and gives what it printed.
 func pgbench(t *testing.T, args ...string) string {
 	t.Helper()
+	return pgbenchAt(t, proxyDSN, args...)
+}
+
+// pgbenchAt is pgbench against any server.
+func pgbenchAt(t *testing.T, dsn string, args ...string) string {
+	t.Helper()
 	path, err := exec.LookPath("pgbench")
 	if err != nil {
 		bin, err := postgres.Find()
@@ -26,7 +32,7 @@ func pgbench(t *testing.T, args ...string) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, append(args, proxyDSN)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, path, append(args, dsn)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("pgbench %s: %v\n%s", strings.Join(args, " "), err, out)
 	}

@@ -120,6 +120,16 @@ func (p *process) Stop() error {
 	}
 }
 
+// Kill ends the process by SIGKILL, and removes its folder.
+func (p *process) Kill() error {
+	defer os.RemoveAll(p.dir)
+	if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-p.ended
+	return nil
+}
+
 func listens(address string) bool {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

@@ -69,15 +69,48 @@ func (c *Cluster) StartProxy(ctx context.Context, binary string, tables []string
 		fmt.Fprintf(&b, "[[shards]]\nname = %q\n[[shards.nodes]]\nhost = %q\nport = %s\ndatabase = %q\n",
 			s.Name, host, port, strings.TrimPrefix(node.Path, "/"))
 	}
-	config := filepath.Join(dir, "shardproxy.toml")
-	if err := os.WriteFile(config, []byte(b.String()), 0o600); err != nil {
-		return nil, err
+	p, err := serve(ctx, dir, binary, listen, b.String())
+	if p != nil {
+		p.HTTP = "http://" + http
 	}
-	process, err := launch(dir, binary, "serve", "--config", config)
+	return p, err
+}
+
+// Addresses are where a proxy of Serve listens.
+type Addresses struct{ Listen, HTTP, Gossip string }
+
+// FreeAddresses gives some on which nobody listens now.
+func FreeAddresses() (a Addresses, err error) {
+	if a.Listen, a.HTTP, err = freePorts(); err != nil {
+		return a, err
+	}
+	a.Gossip, _, err = freePorts()
+	return a, err
+}
+
+// Serve starts a proxy with a configuration of the caller's, without its addresses, and returns once it listens.
+func Serve(ctx context.Context, binary string, at Addresses, config string) (*Proxy, error) {
+	dir, err := TempDir()
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{process: process, DSN: "postgres://app:app@" + listen + "/app?sslmode=disable", HTTP: "http://" + http}
+	p, err := serve(ctx, dir, binary, at.Listen, fmt.Sprintf("[listen]\naddresses = [%q]\ndrain_timeout = \"1s\"\n[admin]\nhttp = %q\nusers = [\"app\"]\n%s", at.Listen, at.HTTP, config))
+	if p != nil {
+		p.HTTP = "http://" + at.HTTP
+	}
+	return p, err
+}
+
+func serve(ctx context.Context, dir, binary, listen, config string) (*Proxy, error) {
+	file := filepath.Join(dir, "shardproxy.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	process, err := launch(dir, binary, "serve", "--config", file)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{process: process, DSN: "postgres://app:app@" + listen + "/app?sslmode=disable"}
 	if err := p.await(ctx, func() bool { return listens(listen) }); err != nil {
 		return nil, errors.Join(err, p.Stop())
 	}

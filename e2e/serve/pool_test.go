@@ -246,7 +246,7 @@ func TestConnectTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { silent.Close() })
-	p := start(t, "[pool]\nconnect_timeout = \"200ms\"\n"+shard("s1", "127.0.0.1", server.Port(), "s1")+
+	p := start(t, "[pool]\nconnect_timeout = \"1s\"\n"+shard("s1", "127.0.0.1", server.Port(), "s1")+
 		shard("s2", "127.0.0.1", silent.Addr().(*net.TCPAddr).Port, "s2"))
 	c := connect(t, p.dsn("app"))
 	begin := time.Now()

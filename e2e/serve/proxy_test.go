@@ -130,9 +130,12 @@ func waitFor(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+const configFile = "shardproxy.toml"
+
 // proxy is a process of `serve` that has been waited for.
 type proxy struct {
 	*process
+	dir     string // of configFile
 	address string // of the first listener
 	web     string // http://…
 }
@@ -141,7 +144,8 @@ type proxy struct {
 // after the test as an operator does, and must end well, unless the test has ended it.
 func begin(t *testing.T, settings string) *proxy {
 	t.Helper()
-	p := &proxy{process: launch(t, "serve", "--config", put(t, t.TempDir(), "shardproxy.toml", []byte(compose(settings))))}
+	dir := t.TempDir()
+	p := &proxy{process: launch(t, "serve", "--config", put(t, dir, configFile, []byte(compose(settings)))), dir: dir}
 	t.Cleanup(func() {
 		if p.alive() {
 			p.signal(t, syscall.SIGTERM)
