@@ -8,7 +8,7 @@ GOLANGCI         := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 
 # Packages whose code runs concurrently. The race detector costs a second build of the SQL grammar and much
 # time; what starts whole processes (e2e, cmd, bench) gains nothing from it.
-RACE_PACKAGES = $(shell $(GO) list ./wire/... ./topology/... ./router/... ./backend/... ./proxy/... ./admin/... ./internal/... 2>/dev/null)
+RACE_PACKAGES = $(shell $(GO) list ./wire/... ./topology/... ./router/... ./backend/... ./proxy/... ./rebalance/... ./admin/... ./fence/... ./doctor/... ./internal/... 2>/dev/null)
 
 FUZZTIME ?= 20s
 BENCH    ?=
