@@ -20,6 +20,9 @@ const (
 	faultOther = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
 )
 
+// faultHBA also lets the role in that moves rows.
+const faultHBA = manyHBA + "host replication all 127.0.0.1/32 scram-sha-256\n"
+
 // faultCluster is four shards, a catalog and three proxies, each a process of its own, with relays between them that can
 // lose what they carry.
 type faultCluster struct {
@@ -51,8 +54,9 @@ func newFaultCluster(t *testing.T) *faultCluster {
 	c := &faultCluster{dir: t.TempDir()}
 	server := func() *pgtest.Server {
 		// What was acknowledged must be there after a kill -9.
-		s := pgtest.Start(t, pgtest.Options{HBA: manyHBA, Settings: map[string]string{"synchronous_commit": "on"}})
-		s.Exec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD 'app'")
+		s := pgtest.Start(t, pgtest.Options{HBA: faultHBA, Settings: map[string]string{"synchronous_commit": "on"}})
+		s.Exec(t, "postgres", "CREATE ROLE app LOGIN REPLICATION PASSWORD 'app'")
+		s.Exec(t, "postgres", "GRANT SET ON PARAMETER session_replication_role TO app") // it moves rows
 		s.Exec(t, "postgres", "CREATE DATABASE app OWNER app")
 		return s
 	}

@@ -44,6 +44,10 @@ func TestMoves(t *testing.T) {
 	first := connect(t, c.Proxies[0].DSN)
 	first.must(t, "CREATE TABLE moved (user_id bigint PRIMARY KEY, n bigint NOT NULL, pad text)")
 	first.must(t, "CREATE TABLE moved_notes (user_id bigint REFERENCES moved, id int, PRIMARY KEY (user_id, id))")
+	other := connect(t, c.Proxies[1].Admin)
+	waitFor(t, "the other proxy knows the tables", func() bool {
+		return strings.Contains(strings.Join(other.must(t, "SHOW TABLES").lines, "\n"), "moved_notes")
+	})
 	l := startLedger(ctx, t, c)
 
 	if out, errOut, status := ctl.run("split", "s9", "--to", "s2"); status != 1 || out != "" || strings.Count(errOut, "\n") != 1 || !strings.Contains(errOut, `there is no shard "s9"`) {
