@@ -11,9 +11,10 @@ GOLANGCI         := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 RACE_PACKAGES = $(shell $(GO) list ./wire/... ./topology/... ./router/... ./backend/... ./proxy/... ./rebalance/... ./admin/... ./fence/... ./doctor/... ./internal/... 2>/dev/null)
 
 FUZZTIME ?= 20s
+SOAK     ?= 5m
 BENCH    ?=
 
-.PHONY: build setup test unit race fuzz bench bench-go lint fmt demo clean
+.PHONY: build setup test unit race soak fuzz bench bench-go lint fmt demo clean
 
 build:
 	$(GO) build -o bin/ ./cmd/...
@@ -28,6 +29,10 @@ unit:
 
 race:
 	$(GO) test -race -count=1 -timeout 15m $(RACE_PACKAGES)
+
+# Moves and faults under load for SOAK; SHARDPROXY_SOAK_SEED repeats the faults of an earlier run.
+soak:
+	SHARDPROXY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run '^TestLedger$$' ./e2e
 
 # Every fuzz target for FUZZTIME.
 fuzz:

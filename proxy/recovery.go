@@ -20,6 +20,9 @@ type recovery struct {
 	installed map[string]bool
 }
 
+// installTries bounds how often the table of decisions is made against others who make it too.
+const installTries = 5
+
 // install makes the table of decisions on a shard, once in the life of the process.
 func (r *recovery) install(ctx context.Context, s *Server, snap *topology.Snapshot, shard topology.ShardID) error {
 	ctx, cancel := context.WithTimeout(ctx, serviceTime)
@@ -32,15 +35,19 @@ func (r *recovery) install(ctx context.Context, s *Server, snap *topology.Snapsh
 		return nil
 	}
 	err := s.withService(ctx, snap, shard, func(c *backend.Conn) error {
-		if rows, err := c.Rows(ctx, "SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL"); err == nil && len(rows) == 1 && rows[0][0] == "t" {
-			return nil
+		// Other proxies, and who makes fences, may do the same at this moment. Who comes second is refused, in one of several ways,
+		// once the first has committed; what the first has not made is made by another try.
+		for try := 1; ; try++ {
+			rows, err := c.Rows(ctx, "SELECT pg_catalog.to_regclass('shardproxy.commits') IS NOT NULL")
+			if err == nil && len(rows) == 1 && rows[0][0] == "t" {
+				return nil
+			}
+			_, err = c.Rows(ctx, commitTable)
+			var refused *wire.Error
+			if try == installTries || !errors.As(err, &refused) {
+				return err
+			}
 		}
-		_, err := c.Rows(ctx, commitTable)
-		var raced *wire.Error
-		if errors.As(err, &raced) && (raced.Code == wire.CodeUniqueViolation || strings.HasPrefix(raced.Code, "42P0")) {
-			return nil // another proxy has just made it
-		}
-		return err
 	})
 	if err != nil {
 		return err
