@@ -109,20 +109,10 @@ func countMisplaced(ctx context.Context, query topology.Query, t *topology.Table
 
 // keyHash is SQL for the key hash of a row of t, "" where it has none.
 func keyHash(t *topology.Table) string {
-	const seed = "8816678312871386365" // of topology's hashes: PostgreSQL's HASH_PARTITION_SEED
-	if t.Kind != topology.Sharded || t.Key < 0 {
+	if t.Kind != topology.Sharded || t.Key < 0 || t.KeyType == topology.KeyNone {
 		return ""
 	}
-	key := "t." + identifier(t.KeyColumn())
-	switch t.KeyType {
-	case topology.KeyInt:
-		return "hashint8extended(" + key + "::int8, " + seed + ")"
-	case topology.KeyText:
-		return "hashtextextended(" + key + `::text COLLATE "C", ` + seed + ")"
-	case topology.KeyUUID:
-		return "uuid_hash_extended(" + key + "::uuid, " + seed + ")"
-	}
-	return ""
+	return t.KeyType.HashSQL("t." + identifier(t.KeyColumn()))
 }
 
 // bounds lists for each shard the starts and ends of the key ranges whose rows may be on it: those that it owns, and those that

@@ -207,13 +207,6 @@ func (m *Move) Shard(s Side) string {
 	return m.Source
 }
 
-// SlotPrefix begins the names of all replication slots and publications of the move, whatever the attempt: they are dropped by it.
-func (m *Move) SlotPrefix() string { return fmt.Sprintf("shardproxy_move_%d_", m.ID) }
-
-// SlotName is the name of the replication slot and of the publication on a side. It is a function of what is
-// journalled, so that no name is ever created that the journal does not know.
-func (m *Move) SlotName(s Side) string { return fmt.Sprintf("%s%d_%v", m.SlotPrefix(), m.Attempt, s) }
-
 // Has says that the move concerns h.
 func (m *Move) Has(h topology.KeyHash) bool {
 	return slices.ContainsFunc(m.Ranges, func(r Range) bool { return r.Has(h) })

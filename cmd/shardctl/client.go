@@ -27,48 +27,52 @@ func (o *options) query(cmd *cobra.Command, sql string) ([]table, error) {
 	return o.queryWithin(cmd, sql, commandTimeout)
 }
 
-func (o *options) queryWithin(cmd *cobra.Command, sql string, timeout time.Duration) ([]table, error) {
-	cfg, err := o.console(cmd)
+func (o *options) queryWithin(cmd *cobra.Command, sql string, timeout time.Duration) (tables []table, err error) {
+	err = o.connected(cmd, timeout, func(ctx context.Context, conn *pgconn.PgConn) error {
+		results := conn.Exec(ctx, sql)
+		for results.NextResult() {
+			tables = append(tables, readTable(results.ResultReader()))
+		}
+		return results.Close()
+	})
 	if err != nil {
 		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-	defer cancel()
-	conn, err := pgconn.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return nil, explain("the proxy", cfg, err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	var tables []table
-	results := conn.Exec(ctx, sql)
-	for results.NextResult() {
-		tables = append(tables, readTable(results.ResultReader()))
-	}
-	if err := results.Close(); err != nil {
-		return nil, explain("the proxy", cfg, err)
 	}
 	return tables, nil
 }
 
 // queryOne runs one command of the console, whatever is in sql: more than one are refused.
 func (o *options) queryOne(cmd *cobra.Command, sql string, timeout time.Duration) (*table, error) {
-	cfg, err := o.console(cmd)
+	var t table
+	err := o.connected(cmd, timeout, func(ctx context.Context, conn *pgconn.PgConn) error {
+		result := conn.ExecParams(ctx, sql, nil, nil, nil, nil)
+		t = readTable(result)
+		_, err := result.Close()
+		return err
+	})
 	if err != nil {
 		return nil, err
+	}
+	return &t, nil
+}
+
+// connected runs f with a connection to the console, and explains what went wrong.
+func (o *options) connected(cmd *cobra.Command, timeout time.Duration, f func(ctx context.Context, conn *pgconn.PgConn) error) error {
+	cfg, err := o.console(cmd)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, explain("the proxy", cfg, err)
+		return explain("the proxy", cfg, err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	result := conn.ExecParams(ctx, sql, nil, nil, nil, nil)
-	t := readTable(result)
-	if _, err := result.Close(); err != nil {
-		return nil, explain("the proxy", cfg, err)
+	if err := f(ctx, conn); err != nil {
+		return explain("the proxy", cfg, err)
 	}
-	return &t, nil
+	return nil
 }
 
 // console is how to reach the console. The DSN is that of the flag, of the environment, or the default; its database

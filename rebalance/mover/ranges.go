@@ -11,9 +11,6 @@ import (
 	"shardproxy/topology"
 )
 
-// hashSeed is topology's, which is PostgreSQL's HASH_PARTITION_SEED.
-const hashSeed = "8816678312871386365"
-
 // ranges are sorted, do not touch and do not overlap.
 type ranges []topology.KeyRange
 
@@ -77,13 +74,7 @@ func (t Table) hashSQL(alias string) string {
 	if alias != "" {
 		column = alias + "." + column
 	}
-	switch t.KeyType {
-	case topology.KeyText:
-		return fmt.Sprintf("hashtextextended(%s::text, %s)", column, hashSeed)
-	case topology.KeyUUID:
-		return fmt.Sprintf("uuid_hash_extended(%s, %s)", column, hashSeed)
-	}
-	return fmt.Sprintf("hashint8extended(%s::int8, %s)", column, hashSeed)
+	return t.KeyType.HashSQL(column)
 }
 
 // hash of a key as pgoutput gives it, in PostgreSQL's text form.
