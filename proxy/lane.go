@@ -68,6 +68,7 @@ type lane struct {
 	notices bool // hidden queries: their notices are the client's
 	silent  bool // what it reports of parameters is not for the client
 
+	stamped  topology.Epoch    // by which the transaction that has begun on it writes, 0: not known
 	joined   *backend.Settings // that it carried when the transaction began on it
 	joinedAt int               // transaction.sequence at that time
 	expect   []reply           // oldest first, from next on

@@ -22,13 +22,11 @@ func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, erro
 // claim makes sure that the session has a backend on a shard, and that the map by which it chose that shard has not
 // changed while it waited for one: else the statement, of which nothing was sent, is to be planned again.
 func (s *Session) claim(ctx context.Context, shard topology.ShardID) error {
-	if s.holdsMap() {
-		return nil
-	}
 	if _, err := s.take(ctx, shard); err != nil {
 		return err
 	}
-	if ours := s.routes.snap.Epoch; s.srv.snapshot.Load().Epoch != ours {
+	ours, latest := s.routes.snap.Epoch, s.srv.snapshot.Load()
+	if latest.Epoch != ours && s.follows(latest) {
 		return &staleError{shard: s.shardName(shard), ours: ours}
 	}
 	return nil
@@ -88,7 +86,7 @@ func (s *Session) enter(l *lane) error {
 	if !s.tx.open || l.begun || !l.synced {
 		return nil
 	}
-	l.joined, l.joinedAt = l.be.Settings, s.tx.sequence
+	l.joined, l.joinedAt, l.stamped = l.be.Settings, s.tx.sequence, l.be.Epoch
 	l.begun = true
 	if len(s.tx.log) == 1 {
 		l.execute(s.tx.log[0].sql)
@@ -141,7 +139,7 @@ func (s *Session) settle() {
 func (s *Session) adopt(l *lane) {
 	s.tx.begin("BEGIN", s.settings)
 	s.tx.failed = l.be.Status == 'E'
-	l.begun, l.wrote, l.joined = true, true, s.settings
+	l.begun, l.wrote, l.joined, l.stamped = true, true, s.settings, l.be.Epoch
 }
 
 // anyShard is the shard for a statement that every shard can answer: one that takes part already, or the

@@ -42,7 +42,7 @@ func (e *staleError) Error() string {
 	return fmt.Sprintf("shard %s takes no work planned with epoch %d of the topology any more: it is at epoch %d", e.shard, e.ours, e.fence)
 }
 
-// forClient words the error. In a transaction it is final: that keeps the map that it began with.
+// forClient words the error. A transaction that comes here keeps its map: see follows.
 func (e *staleError) forClient(inTransaction bool) *wire.Error {
 	if inTransaction {
 		return wire.Errorf(wire.CodeSerializationFailure, "%v", e).WithHint("Key ranges have moved since the transaction began: run it again.")
@@ -65,9 +65,13 @@ func (s *Session) stamp(l *lane) error {
 	if err := s.heed(l.shard, lease); err != nil {
 		return err
 	}
-	if epoch := s.ourStamp(); outside && l.be.Epoch != epoch {
-		l.query("SET shardproxy.epoch = "+strconv.FormatUint(uint64(epoch), 10), queryHidden) // with the next message, in one write
+	switch epoch := s.ourStamp(); { // with the next message, in one write
+	case outside && l.be.Epoch != epoch:
+		l.query("SET shardproxy.epoch = "+strconv.FormatUint(uint64(epoch), 10), queryHidden)
 		l.be.Epoch = epoch
+	case l.begun && l.synced && l.stamped != epoch && !s.tx.failed:
+		l.query("SET LOCAL shardproxy.epoch = "+strconv.FormatUint(uint64(epoch), 10), queryHidden)
+		l.stamped = epoch
 	}
 	return nil
 }
@@ -228,7 +232,7 @@ func (s *Session) again(ctx context.Context, err error) (bool, error) {
 // endOfHold waits for the map that ends a hold. When that does not come in time, the statement goes to the owner of before:
 // if that is the owner no longer, its fence says so.
 func (s *Session) endOfHold(ctx context.Context, held error) (bool, error) {
-	if s.holdsMap() {
+	if s.holdsMap() || s.wroteWhereHeld() {
 		return false, held
 	}
 	s.srv.stats.held.Add(1)

@@ -174,30 +174,6 @@ func TestFenceRefusesReads(t *testing.T) {
 	}
 }
 
-// TestFenceAndTransactions: a transaction keeps its map, and is refused where that is too old.
-func TestFenceAndTransactions(t *testing.T) {
-	k := newKit(t)
-	k.fences(k.srv.Snapshot())
-	one, two := itoa(k.keyOn(0, 0)), itoa(k.keyOn(2, 0))
-	begun, waiting := k.connect(), k.connect()
-	begun.want("BEGIN", "C:BEGIN Z:T")
-	begun.want("SELECT v FROM t WHERE user_id = "+one, "T C:SELECT 0 Z:T")
-	waiting.want("BEGIN ISOLATION LEVEL REPEATABLE READ", "C:BEGIN Z:T")
-	next := k.apply(k.moveOf(0, 1))
-	k.fence(0, next)
-	k.fence(1, next)
-	k.srv.Publish(next)
-	begun.want("INSERT INTO t VALUES ("+two+", 'elsewhere')", "C:INSERT 0 1 Z:T")
-	begun.want("INSERT INTO t VALUES ("+one+", 'late')", "E:40001 Z:E")
-	begun.want("COMMIT", "C:ROLLBACK Z:I")
-	waiting.want("INSERT INTO t VALUES ("+one+", 'in time')", "C:INSERT 0 1 Z:T")
-	waiting.want("COMMIT", "C:COMMIT Z:I")
-	begun.wantPipe("1 2 C:INSERT 0 1 Z:I", join(run("INSERT INTO t VALUES ($1, 'again') ON CONFLICT (user_id) DO UPDATE SET v = 'again'", one))...)
-	if got := k.rowsOf("true"); got != [kitShards]int{0, 1, 0} {
-		t.Errorf("rows on the shards: %v", got)
-	}
-}
-
 // TestFenceOfNewTables holds that a table is fenced by the transaction that makes it, whichever way that comes.
 func TestFenceOfNewTables(t *testing.T) {
 	k := newKit(t)
@@ -256,24 +232,5 @@ func TestHoldWaits(t *testing.T) {
 	}
 	if got := k.rowsOf("true"); got != [kitShards]int{0, 2, 0} {
 		t.Errorf("rows on the shards: %v", got)
-	}
-}
-
-// TestHoldOfATransaction: what began under the hold cannot end there.
-func TestHoldOfATransaction(t *testing.T) {
-	k := newKit(t)
-	held, free := itoa(k.keyOn(0, 0)), itoa(k.keyOn(1, 0))
-	snap := k.srv.Snapshot()
-	k.srv.Publish(k.apply(topology.SetMoving{Moving: topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: 3, Ranges: snap.Ranges()[:1]}}))
-	c := k.connect()
-	c.want("BEGIN", "C:BEGIN Z:T")
-	c.want("INSERT INTO t VALUES ("+free+", 'free')", "C:INSERT 0 1 Z:T")
-	c.want("INSERT INTO t VALUES ("+held+", 'held')", "E:40001 Z:E")
-	c.want("ROLLBACK", "C:ROLLBACK Z:I")
-	c.send(&pgproto3.Query{String: "INSERT INTO t VALUES (" + held + ", 'held')"})
-	waitFor(t, "it waits", func() bool { return k.srv.stats.held.Load() == 1 })
-	k.cancel(c)
-	if got := c.answer("Z"); got != "E:57014 Z:I" {
-		t.Errorf("cancelled: %s", got)
 	}
 }

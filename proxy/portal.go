@@ -20,6 +20,19 @@ type portal struct {
 	bound *boundPortal     // onShards
 }
 
+// rename finds the shard of a portal in another map. Where it has gone, so has the portal with its transaction.
+func (p *portal) rename(old, now *topology.Snapshot) {
+	if p.kind != onShard {
+		return
+	}
+	id, ok := now.ShardByName(old.Shards[p.shard].Name)
+	if !ok {
+		*p = portal{}
+		return
+	}
+	p.shard = id
+}
+
 type portalKind uint8
 
 const (

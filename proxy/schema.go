@@ -24,15 +24,16 @@ type schemaKeeper struct {
 	missed  atomic.Bool // it could not be read: adoptLate tries again
 }
 
-// Publish makes next the topology that statements are planned with. Transactions that are open go on with the one that
-// they began with. Where the rules for tables have changed, the schema is read again first.
+// Publish makes next the topology that statements are planned with. Transactions that are open go over to it where they can.
+// Where the rules for tables have changed, the schema is read again first. A map with a hold has Publish wait for what was planned before.
 func (s *Server) Publish(next *topology.Snapshot) {
 	ctx, cancel := context.WithTimeout(context.Background(), serviceTime)
 	defer cancel()
 	s.schema.mu.Lock()
-	defer s.schema.mu.Unlock()
 	s.schema.next = next
 	s.adoptLocked(ctx)
+	s.schema.mu.Unlock()
+	s.awaitInFlight(next, inFlightMax)
 }
 
 // adoptLocked puts the published topology in force. The caller holds schema.mu.

@@ -84,6 +84,7 @@ type Session struct {
 	wake   chan struct{} // closed by Cancel where the session waits for a map, else nil
 
 	state  atomic.Int32            // sessionState, for SHOW CLIENTS and for draining
+	round  atomic.Uint64           // how many times the client was told to go on
 	killed atomic.Pointer[killing] // an operator ends it: see Server.KillClient
 	asked  time.Time               // when the current statement came
 }
@@ -326,6 +327,7 @@ func (s *Session) ready(ctx context.Context) {
 		s.late = s.late[:0]
 	}
 	s.through = false
+	s.round.Add(1)
 	t.queries.Add(1)
 	if !s.asked.IsZero() {
 		t.latency.observe(time.Since(s.asked))
@@ -351,21 +353,15 @@ func (s *Session) topology() *topology.Snapshot {
 	return latest
 }
 
-// holdsMap says that the session must stay with its map: a transaction has begun to work, or a pipeline. What it has read
-// and locked would not hold for shards that own the same keys by another map.
-func (s *Session) holdsMap() bool {
-	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return l.begun || l.pending() || !l.synced })
-}
-
 // rebase goes over to the newest map, where nothing holds the session to an older one. ShardIDs are those of one map, so
 // what is kept is found again by its shard's name.
 func (s *Session) rebase() bool {
-	if s.holdsMap() {
+	routes := s.srv.routesFor(s.user)
+	if !s.follows(routes.snap) {
 		return false
 	}
-	old := s.routes.snap
-	s.routes = s.srv.routesFor(s.user)
-	now := s.routes.snap
+	old, now := s.routes.snap, routes.snap
+	s.routes = routes
 	s.through = false                       // which was for a hold of the old map
 	for name, shard := range s.tx.cursors { // those WITH HOLD
 		id, ok := now.ShardByName(old.Shards[shard].Name)
@@ -374,6 +370,10 @@ func (s *Session) rebase() bool {
 			continue
 		}
 		s.tx.cursors[name] = id
+	}
+	s.portal.rename(old, now)
+	for _, at := range s.portals {
+		at.rename(old, now)
 	}
 	for _, l := range slices.Clone(s.lanes) {
 		name := old.Shards[l.shard].Name

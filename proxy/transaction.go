@@ -28,6 +28,7 @@ type transaction struct {
 	local                  *backend.Settings // what SET LOCAL has set of the parameters that we look at, or nil
 	before                 *backend.Settings
 	cursors                map[string]topology.ShardID
+	isolation              string // as PostgreSQL calls it, "" where no shard was asked
 }
 
 // logged is one statement that every lane of the transaction must have seen.
@@ -49,7 +50,7 @@ func (t *transaction) note(e logged) {
 func (t *transaction) begin(sql string, settings *backend.Settings) {
 	t.open, t.failed, t.implicit, t.doomed = true, false, false, false
 	t.log, t.sequence, t.local = append(t.log[:0], logged{sql: sql}), 0, nil
-	t.before = settings
+	t.before, t.isolation = settings, ""
 	clear(t.cursors)
 }
 
@@ -158,7 +159,7 @@ func (s *Session) promote() error {
 			continue
 		}
 		l.execute("BEGIN")
-		l.begun, l.joined = true, l.be.Settings
+		l.begun, l.joined, l.stamped = true, l.be.Settings, l.be.Epoch
 		if err := s.drain(l); err != nil {
 			return err
 		}
@@ -403,6 +404,9 @@ func (s *Session) savepoint(t *router.Template, sql string) error {
 		s.tx.log = s.tx.log[:at+1]
 		s.tx.failed = false
 		for _, l := range s.lanes {
+			if l.stamped != l.be.Epoch { // it may have been stamped behind the savepoint
+				l.stamped = 0
+			}
 			switch {
 			case !l.begun:
 			case l.joinedAt >= mark.sequence: // it knew the settings before its BEGIN, which nothing undoes

@@ -220,6 +220,11 @@ func (s *Snapshot) Held(h KeyHash) bool {
 // AnyHeld says whether some key is held: a statement for all keys must wait then.
 func (s *Snapshot) AnyHeld() bool { return s.movings != nil && len(s.movings.held) > 0 }
 
+// InCutover says whether a shard is about to lose or to get keys that are held.
+func (s *Snapshot) InCutover(shard string) bool {
+	return s.AnyHeld() && slices.ContainsFunc(s.moving, func(m Moving) bool { return m.Hold != 0 && (m.Source == shard || m.Target == shard) })
+}
+
 // inRanges says whether one of ranges, which are in order, has h.
 func inRanges(ranges []KeyRange, h KeyHash) bool {
 	lo, hi := 0, len(ranges)

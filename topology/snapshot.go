@@ -177,6 +177,26 @@ func (s *Snapshot) Owner(h KeyHash) ShardID {
 // Ranges of the ring in order. The caller must not change them.
 func (s *Snapshot) Ranges() []KeyRange { return s.ranges }
 
+// Keeps says whether a shard still owns in next all that it owns in s. The shard's name finds it there.
+func (s *Snapshot) Keeps(id ShardID, next *Snapshot) bool {
+	there, ok := next.ShardByName(s.Shards[id].Name)
+	at := 0
+	for _, r := range s.ranges {
+		if r.Shard != id {
+			continue
+		}
+		for last := r.End - 1; ok; at++ {
+			for next.ranges[at].End-1 < r.Start {
+				at++
+			}
+			if ok = next.ranges[at].Shard == there; next.ranges[at].End-1 >= last {
+				break
+			}
+		}
+	}
+	return ok
+}
+
 // WithSchema is s with another schema.
 func (s *Snapshot) WithSchema(schema *Schema) *Snapshot {
 	c := *s

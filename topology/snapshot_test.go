@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -149,5 +150,54 @@ func TestStrings(t *testing.T) {
 	want := "[1000000000000000,0000000000000000) primary replica int text uuid none sharded reference view s.t h:5 [::1]:5\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestKeeps compares with the owners of single keys.
+func TestKeeps(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	shards := []Shard{{Name: "a"}, {Name: "b"}, {Name: "c"}}
+	cut := func() *Snapshot {
+		var ranges []KeyRange
+		for start := uint64(0); start < 8; {
+			end := min(8, start+1+r.Uint64N(4))
+			ranges = append(ranges, KeyRange{Start: KeyHash(start << 61), End: KeyHash(end << 61), Shard: ShardID(r.IntN(3))})
+			start = end
+		}
+		s, err := NewSnapshot(1, shards, ranges, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	kept := 0
+	for range 20_000 {
+		s, next := cut(), cut()
+		for id := range ShardID(3) {
+			want := true
+			for h := range KeyHash(8) {
+				want = want && (s.Owner(h<<61) != id || next.Owner(h<<61) == id)
+			}
+			if got := s.Keeps(id, next); got != want {
+				t.Fatalf("shard %d of %v in %v: %v", id, s.Ranges(), next.Ranges(), got)
+			}
+			if want {
+				kept++
+			}
+		}
+	}
+	if kept < 1000 {
+		t.Errorf("only %d shards kept their keys: the test shows nothing", kept)
+	}
+	one, err := NewSnapshot(2, shards[1:2], EqualRanges(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := NewSnapshot(1, shards, EqualRanges(3), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all.Keeps(0, one) || !all.Keeps(1, one) {
+		t.Error("a shard is to be found by its name")
 	}
 }

@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"shardproxy/topology"
+)
+
+// Between two of its statements a transaction goes over to a later map where that makes no difference to it:
+//
+//   - each of its statements sees what has been committed by then, so that nothing which it has read binds it to a shard, and
+//   - the shards on which it has written, or locked rows, own all that they did, and no cutover waits for it to end there.
+//
+// Any other stays with its map. What it does where key ranges have moved meanwhile is refused with 40001, and it is to run again.
+
+// holdsMap says that the session must stay with its map whatever comes: a pipeline is under way, or a transaction that reads
+// by one snapshot from its beginning to its end. It may ask a shard which of the two kinds a transaction is.
+func (s *Session) holdsMap() bool {
+	var begun *lane
+	for _, l := range s.lanes {
+		if l.pending() || !l.synced {
+			return true
+		}
+		if l.begun {
+			begun = l
+		}
+	}
+	return begun != nil && (s.tx.failed || s.own != nil || !s.readsCommitted(begun))
+}
+
+// readsCommitted says whether the transaction is READ COMMITTED, which may be so by settings that only its server knows.
+func (s *Session) readsCommitted(l *lane) bool {
+	if s.tx.isolation == "" {
+		rows, err := s.hidden(l, "SHOW transaction_isolation")
+		if err != nil || len(rows) != 1 {
+			return false // the next message to the shard says what is wrong
+		}
+		s.tx.isolation = rows[0][0]
+	}
+	return s.tx.isolation == "read committed"
+}
+
+// follows says whether the session may go over to a map.
+func (s *Session) follows(next *topology.Snapshot) bool {
+	if s.holdsMap() {
+		return false
+	}
+	return !slices.ContainsFunc(s.lanes, func(l *lane) bool {
+		if !l.begun {
+			return false
+		}
+		name := s.shardName(l.shard)
+		_, there := next.ShardByName(name)
+		return !there || l.wrote && (next.InCutover(name) || !s.routes.snap.Keeps(l.shard, next))
+	})
+}
+
+// wroteWhereHeld says that a cutover waits for the transaction to end: it must not wait for the cutover.
+func (s *Session) wroteWhereHeld() bool {
+	return slices.ContainsFunc(s.lanes, func(l *lane) bool {
+		return l.begun && l.wrote && s.routes.snap.InCutover(s.shardName(l.shard))
+	})
+}
+
+const (
+	// inFlightMax bounds how long a map with a hold waits for what was planned before it came. A statement that takes longer has its
+	// locks by then, for which the fence waits, or only reads, which it does not refuse.
+	inFlightMax   = 50 * time.Millisecond
+	inFlightAgain = 200 * time.Microsecond
+)
+
+// awaitInFlight waits until what was planned before the map in force, and sent to a shard that is about to lose or to get held
+// keys, has been answered, or the time is over: the fence would refuse what comes behind it.
+func (s *Server) awaitInFlight(snap *topology.Snapshot, most time.Duration) {
+	if !snap.AnyHeld() {
+		return
+	}
+	type work struct {
+		session *Session
+		round   uint64
+	}
+	var left []work
+	s.mu.Lock()
+	for _, c := range s.sessions {
+		if round := c.round.Load(); c.worksOn(snap) {
+			left = append(left, work{c, round})
+		}
+	}
+	s.mu.Unlock()
+	for end := time.Now().Add(most); len(left) > 0 && time.Now().Before(end); time.Sleep(inFlightAgain) {
+		left = slices.DeleteFunc(left, func(w work) bool {
+			return w.session.round.Load() != w.round || sessionState(w.session.state.Load()) != active
+		})
+	}
+}
+
+// worksOn says whether the session is at work with a shard in a cutover. It is called from another goroutine.
+func (s *Session) worksOn(snap *topology.Snapshot) bool {
+	if sessionState(s.state.Load()) != active {
+		return false
+	}
+	s.laneMu.Lock()
+	defer s.laneMu.Unlock()
+	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return snap.InCutover(l.be.Pool().Shard()) })
+}

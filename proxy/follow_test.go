@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"shardproxy/topology"
+)
+
+// moved gives the keys of the first shard to the second, fences and all.
+func (k *kit) moved() {
+	next := k.apply(k.moveOf(0, 1))
+	k.fence(0, next)
+	k.fence(1, next)
+	k.srv.Publish(next)
+}
+
+// TestTransactionsFollow lets transactions be open while keys move. One that may go over to the new map writes where they
+// are now, any other is refused; behind all of them the next transaction on the same backends is right, too.
+func TestTransactionsFollow(t *testing.T) {
+	type step struct{ sql, want string }
+	k := newKit(t)
+	k.fences(k.srv.Snapshot())
+	one, two, three := itoa(k.keyOn(0, 0)), itoa(k.keyOn(1, 0)), itoa(k.keyOn(2, 0))
+	read := func(key string) step { return step{"SELECT v FROM t WHERE user_id = " + key, "T C:SELECT 0 Z:T"} }
+	write := func(key, want string) step { return step{"INSERT INTO t VALUES (" + key + ", 'row')", want} }
+	const done, refused = "C:INSERT 0 1 Z:T", "E:40001 Z:E"
+	for _, test := range []struct {
+		name          string
+		begin         string
+		before, after []step
+		end           string
+		rows          [kitShards]int
+	}{
+		{"reads", "BEGIN", []step{read(one), read(three)}, []step{write(three, done), write(one, done), write(two, done)}, "COMMIT", [kitShards]int{0, 2, 1}},
+		{"writes elsewhere", "BEGIN", []step{write(three, done), read(one)}, []step{write(one, done), read(two)}, "COMMIT", [kitShards]int{0, 1, 1}},
+		{"writes where the keys go", "BEGIN", []step{read(one)}, []step{write(one, done), write(two, done)}, "ROLLBACK", [kitShards]int{}},
+		{"nothing yet", "BEGIN ISOLATION LEVEL REPEATABLE READ", nil, []step{write(one, done), read(two)}, "COMMIT", [kitShards]int{0, 1, 0}},
+		{"one snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ", []step{read(one)}, []step{write(three, done), write(one, refused)}, "ROLLBACK", [kitShards]int{}},
+		{
+			"locks the row", "BEGIN",
+			[]step{{"SELECT v FROM t WHERE user_id = " + three + " FOR UPDATE", "T C:SELECT 0 Z:T"}},
+			[]step{write(one, done)},
+			"COMMIT",
+			[kitShards]int{0, 1, 0},
+		},
+		{
+			"behind a savepoint", "BEGIN",
+			[]step{read(one), read(two), {"SAVEPOINT a", "C:SAVEPOINT Z:T"}},
+			[]step{write(two, done), {"ROLLBACK TO a", "C:ROLLBACK Z:T"}, write(one, done), {"RELEASE a", "C:RELEASE Z:T"}},
+			"COMMIT",
+			[kitShards]int{0, 1, 0},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			start := k.srv.Snapshot()
+			c := k.connect()
+			run := func(steps []step) {
+				t.Helper()
+				for _, s := range steps {
+					c.want(s.sql, s.want)
+				}
+			}
+			c.want(test.begin, "C:BEGIN Z:T")
+			run(test.before)
+			k.moved()
+			run(test.after)
+			c.want(test.end, "C:"+test.end+" Z:I")
+			if got := k.rowsOf("true"); got != test.rows {
+				t.Errorf("rows on the shards: %v, want %v", got, test.rows)
+			}
+			c.want("DELETE FROM t", "C:DELETE "+strconv.Itoa(test.rows[0]+test.rows[1]+test.rows[2])+" Z:I")
+			for _, key := range []string{one, two, three} {
+				c.want("DELETE FROM t WHERE user_id = "+key, "C:DELETE 0 Z:I")
+			}
+			back := k.apply(topology.MoveRange{Start: start.Ranges()[0].Start, End: start.Ranges()[0].End, Shard: "s1"})
+			k.fence(1, back)
+			k.fence(0, back)
+			k.srv.Publish(back)
+			k.atRest()
+		})
+	}
+}
+
+// TestWritersStay: a transaction that has written where keys are about to leave, or have left, is not torn in two.
+func TestWritersStay(t *testing.T) {
+	k := newKit(t)
+	key, first := itoa(k.keyOn(0, 0)), k.srv.Snapshot()
+	c := k.connect()
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:T")
+	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: first.Epoch + 2, Ranges: first.Ranges()[:1]}
+	k.srv.Publish(k.apply(topology.SetMoving{Moving: moving}))
+	c.want("UPDATE t SET v = 'held' WHERE user_id = "+key, "C:UPDATE 1 Z:T")
+	moving.Hold = 0
+	k.srv.Publish(k.apply(topology.Batch{k.moveOf(0, 1), topology.SetMoving{Moving: moving}}))
+	c.want("UPDATE t SET v = 'moved' WHERE user_id = "+key, "C:UPDATE 1 Z:T")
+	c.want("ROLLBACK", "C:ROLLBACK Z:I")
+	k.atRest()
+}
+
+// TestPortalsFollow goes on with rows that were begun before the shard got another number.
+func TestPortalsFollow(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	key := itoa(k.keyOn(2, 0))
+	series := "SELECT n FROM generate_series(1, 3) n LEFT JOIN t ON user_id = " + key + " AND v = 'none'"
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("/* shardproxy: shard=s3 */ DECLARE c CURSOR FOR SELECT generate_series(1, 3)", "C:DECLARE CURSOR Z:T")
+	c.want("FETCH c", "T D:1 C:FETCH 1 Z:T")
+	c.wantPipe("1 2 D:1 s Z:T", &pgproto3.Parse{Query: "/* shardproxy: shard=s3 */ " + series}, &pgproto3.Bind{DestinationPortal: "p"},
+		&pgproto3.Execute{Portal: "p", MaxRows: 1}, &pgproto3.Sync{})
+	moves := topology.Batch{k.moveOf(0, 1), topology.RemoveShard{Name: "s1"}}
+	k.srv.Publish(k.apply(moves))
+	if id, _ := k.srv.Snapshot().ShardByName("s3"); id == 2 {
+		t.Fatal("the shard has kept its number: the test shows nothing")
+	}
+	c.want("FETCH c", "T D:2 C:FETCH 1 Z:T")
+	c.wantPipe("D:2 D:3 C:SELECT 2 Z:T", &pgproto3.Execute{Portal: "p"}, &pgproto3.Sync{})
+	c.want("CLOSE c", "C:CLOSE CURSOR Z:T")
+	c.want("COMMIT", "C:COMMIT Z:I")
+	k.atRest()
+}
+
+// TestHoldOfATransaction: a transaction waits for a cutover, but for one that waits for the transaction.
+func TestHoldOfATransaction(t *testing.T) {
+	k := newKit(t)
+	k.fences(k.srv.Snapshot())
+	held, to, free := itoa(k.keyOn(0, 0)), itoa(k.keyOn(1, 0)), itoa(k.keyOn(2, 0))
+	first := k.srv.Snapshot()
+	read, wrote, here, once := k.connect(), k.connect(), k.connect(), k.connect()
+	for _, c := range []*client{read, wrote, here} {
+		c.want("BEGIN", "C:BEGIN Z:T")
+	}
+	once.want("BEGIN ISOLATION LEVEL SERIALIZABLE", "C:BEGIN Z:T")
+	for _, c := range []*client{read, once} {
+		c.want("SELECT v FROM t WHERE user_id = "+held, "T C:SELECT 0 Z:T")
+	}
+	wrote.want("INSERT INTO t VALUES ("+free+", 'free')", "C:INSERT 0 1 Z:T")
+	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: first.Epoch + 2, Ranges: first.Ranges()[:1]}
+	k.srv.Publish(k.apply(topology.SetMoving{Moving: moving}))
+	here.want("INSERT INTO t VALUES ("+to+", 'to')", "C:INSERT 0 1 Z:T")
+	here.want("UPDATE t SET v = 'held' WHERE user_id = "+held, "E:40001 Z:E")
+	here.want("ROLLBACK", "C:ROLLBACK Z:I")
+	once.want("SELECT v FROM t WHERE user_id = "+held, "T C:SELECT 0 Z:T") // by its own map and snapshot
+	read.send(&pgproto3.Query{String: "INSERT INTO t VALUES (" + held + ", 'read')"})
+	wrote.send(join(run("UPDATE t SET v = 'wrote' WHERE user_id = $1", held))...)
+	waitFor(t, "both wait", func() bool { return k.srv.stats.held.Load() == 2 })
+	moving.Hold = 0
+	next := k.apply(topology.Batch{k.moveOf(0, 1), topology.SetMoving{Moving: moving}})
+	k.fence(0, next)
+	k.fence(1, next)
+	k.srv.Publish(next)
+	if got := read.answer("Z"); got != "C:INSERT 0 1 Z:T" {
+		t.Errorf("read before: %s", got)
+	}
+	if got := wrote.answer("Z"); got != "1 2 C:UPDATE 0 Z:T" {
+		t.Errorf("wrote before: %s", got)
+	}
+	once.want("UPDATE t SET v = 'once' WHERE user_id = "+held, "E:40001 Z:E")
+	once.want("ROLLBACK", "C:ROLLBACK Z:I")
+	read.want("COMMIT", "C:COMMIT Z:I")
+	wrote.want("COMMIT", "C:COMMIT Z:I")
+	if got := k.rowsOf("true"); got != [kitShards]int{0, 1, 1} {
+		t.Errorf("rows on the shards: %v", got)
+	}
+	k.atRest()
+}
+
+// TestHoldCancelled ends a statement that waits for a cutover.
+func TestHoldCancelled(t *testing.T) {
+	k := newKit(t)
+	held, snap := itoa(k.keyOn(0, 0)), k.srv.Snapshot()
+	k.srv.Publish(k.apply(topology.SetMoving{Moving: topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: 3, Ranges: snap.Ranges()[:1]}}))
+	c := k.connect()
+	c.send(&pgproto3.Query{String: "INSERT INTO t VALUES (" + held + ", 'held')"})
+	waitFor(t, "it waits", func() bool { return k.srv.stats.held.Load() == 1 })
+	k.cancel(c)
+	if got := c.answer("Z"); got != "E:57014 Z:I" {
+		t.Errorf("cancelled: %s", got)
+	}
+}
+
+// TestHoldAwaitsWhatRuns: a map with a hold is in force for all only when what was planned before has been answered.
+func TestHoldAwaitsWhatRuns(t *testing.T) {
+	k := newKit(t)
+	snap := k.srv.Snapshot()
+	c, other := k.connect(), k.connect()
+	key := itoa(k.keyOn(0, 0))
+	c.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:I")
+	other.want("BEGIN", "C:BEGIN Z:T")
+	other.want("SELECT v FROM t WHERE user_id = "+key+" FOR UPDATE", "T D:row C:SELECT 1 Z:T")
+	c.send(join(run("UPDATE t SET v = 'last' WHERE user_id = $1", key))...)
+	waitFor(t, "it waits for the row", func() bool { return k.count(0, "SELECT 'x' FROM pg_locks WHERE NOT granted") == 1 })
+	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: snap.Epoch + 2, Ranges: snap.Ranges()[:1]}
+	next := k.apply(topology.SetMoving{Moving: moving})
+	k.srv.Publish(next) // which gives up before long
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		k.srv.awaitInFlight(next, patience)
+	}()
+	select {
+	case <-over:
+		t.Error("nothing was waited for")
+	case <-time.After(100 * time.Millisecond):
+	}
+	other.want("COMMIT", "C:COMMIT Z:I")
+	<-over
+	if got := c.answer("Z"); got != "1 2 C:UPDATE 1 Z:I" {
+		t.Errorf("%s", got)
+	}
+}
