@@ -290,7 +290,7 @@ func (k *tracked) identityOf(row []datum) [][]byte {
 
 func (k *tracked) sameIdentity(a, b []datum) bool {
 	for _, i := range k.identity {
-		if string(a[i].value) != string(b[i].value) {
+		if (a[i].value == nil) != (b[i].value == nil) || string(a[i].value) != string(b[i].value) {
 			return false
 		}
 	}

@@ -58,6 +58,29 @@ func TestVerifyNamesPlantedDifferences(t *testing.T) {
 	}
 }
 
+// TestVerifyCountsTwins: of rows of which nothing is unique, there must be equally many.
+func TestVerifyCountsTwins(t *testing.T) {
+	w := newWorld(t, plainRole, "CREATE TABLE twins (user_id int, body text); ALTER TABLE twins REPLICA IDENTITY FULL", table1("public", "twins", "user_id", topology.KeyInt))
+	w.spec.Ranges = []topology.KeyRange{{}}
+	w.m = w.mover()
+	w.exec(Source, "INSERT INTO twins VALUES (1, 'a'), (1, 'a'), (1, 'a'), (1, ''), (1, NULL), (1, NULL)")
+	w.copy(CopyOptions{})
+	for _, test := range []struct{ change, want string }{
+		{"SELECT", "[]"},
+		{"DELETE FROM twins WHERE ctid = (SELECT min(ctid) FROM twins WHERE body = 'a')", "[(a, 1) of key 1 differs]"},
+		{"INSERT INTO twins VALUES (1, 'a'); UPDATE twins SET body = NULL WHERE body = ''", "[(, 1) of key 1 differs (, 1) of key 1 is missing on the target]"},
+	} {
+		w.exec(Target, test.change)
+		checks, err := w.m.Verify(t.Context(), VerifyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(checks[0].Differences); got != test.want {
+			t.Errorf("%s: %s, want %s", test.change, got, test.want)
+		}
+	}
+}
+
 func TestCleanupTakesOnlyWhatIsNotOwned(t *testing.T) {
 	w := newZoo(t)
 	ws := w.write(Source, newSeed(t), 2, 200, 0)

@@ -269,6 +269,8 @@ func (p *preflight) tables(ctx context.Context, side Side) error {
 	for _, t := range s {
 		if t.Problem != "" {
 			p.problem(side, t.TableName, "", "%s", t.Problem)
+		} else if t.Whole {
+			p.warn(side, t.TableName, "", "it has no primary key: each UPDATE and DELETE of a row searches for an equal one, by an index that begins with the shard key or in all of the table")
 		}
 		if len(t.Triggers) > 0 && !p.report.Replica[side] {
 			p.problem(side, t.TableName, "GRANT SET ON PARAMETER session_replication_role TO the mover's role",

@@ -62,13 +62,13 @@ func keyOf(w *world, name topology.TableName) string {
 func TestPreflightNamesProblems(t *testing.T) {
 	w := newWorld(t, plainRole, `CREATE TABLE notes (id int PRIMARY KEY, user_id int NOT NULL, code text UNIQUE, same int);
 {target: ALTER TABLE notes ADD more int;}
-CREATE TABLE bare (user_id int); CREATE UNLOGGED TABLE fleeting (user_id int PRIMARY KEY);
+CREATE TABLE bare (user_id int); CREATE TABLE "full" (user_id int); ALTER TABLE "full" REPLICA IDENTITY FULL; CREATE UNLOGGED TABLE fleeting (user_id int PRIMARY KEY);
 CREATE TABLE ids (id int PRIMARY KEY, user_id int NOT NULL, code text);
 CREATE UNIQUE INDEX ids_code ON ids (lower(code)) WHERE code <> '';
 CREATE TABLE a (k int PRIMARY KEY, b int); CREATE TABLE b (k int PRIMARY KEY, a int REFERENCES a); ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
 {source: CREATE TABLE only_here (user_id int PRIMARY KEY);}
 CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER tr BEFORE INSERT ON ids FOR EACH ROW EXECUTE FUNCTION f()`,
-		notes(), table1("public", "bare", "user_id", topology.KeyInt), table1("public", "ids", "user_id", topology.KeyInt), table1("public", "fleeting", "user_id", topology.KeyInt),
+		notes(), table1("public", "bare", "user_id", topology.KeyInt), table1("public", "full", "user_id", topology.KeyInt), table1("public", "ids", "user_id", topology.KeyInt), table1("public", "fleeting", "user_id", topology.KeyInt),
 		table1("public", "a", "k", topology.KeyInt), table1("public", "b", "k", topology.KeyInt))
 	w.exec(Source, "INSERT INTO ids SELECT i, i, 'C' || i FROM generate_series(1, 1000) i")
 	outside := w.one(Source, "SELECT min(user_id) FROM ids WHERE NOT "+w.inside(table1("public", "ids", "user_id", topology.KeyInt)))
@@ -77,7 +77,8 @@ CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 	w.exec(Target, "INSERT INTO a SELECT i FROM generate_series(1, 50) i")
 	r := w.preflight()
 	r.has(t, false, `table public.notes: there is a new column "more"`)
-	r.has(t, false, "table public.bare: it has neither a primary key nor a replica identity index")
+	r.has(t, false, "table public.bare: it has neither a primary key nor a replica identity index: add one, or ALTER TABLE \"public\".\"bare\" REPLICA IDENTITY FULL")
+	r.has(t, true, "table public.full: it has no primary key: each UPDATE and DELETE of a row searches")
 	r.has(t, false, "public.fleeting is a foreign or unlogged table")
 	r.has(t, false, "in unique index ids_pkey: "+inside[0])
 	r.has(t, false, "in unique index ids_code: c"+inside[1])

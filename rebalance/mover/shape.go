@@ -19,6 +19,7 @@ type table struct {
 	OID         uint32
 	Partitioned bool
 	Identity    []string // the columns by which the stream names a row
+	Whole       bool     // that are all of them, as nothing is unique: of equal rows, any one is meant
 	Columns     []column // in the order of the table
 	Leaves      []leaf   // what holds its rows: the table itself or its partitions
 

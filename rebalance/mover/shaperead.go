@@ -116,7 +116,7 @@ func (r *shapeReader) leaves(ctx context.Context, t *table) error {
 }
 
 // identity finds the index by which the stream names rows: the primary key, or the one chosen by REPLICA IDENTITY
-// USING INDEX. With REPLICA IDENTITY FULL the old row is there as a whole, and the primary key is taken from it.
+// USING INDEX. With REPLICA IDENTITY FULL the old row is there as a whole: the primary key is taken from it, or all of it where there is none.
 func (r *shapeReader) identity(ctx context.Context, t *table) error {
 	const sql = `SELECT a.attname, 'OPERATOR(' || quote_ident(n.nspname) || '.' || o.oprname || ')'
 		FROM pg_class c
@@ -149,7 +149,16 @@ func (r *shapeReader) identity(ctx context.Context, t *table) error {
 	case t.Problem != "":
 		return nil
 	case len(t.Identity) == 0:
-		t.Problem = "it has neither a primary key nor a replica identity index"
+		for _, l := range t.Leaves {
+			if l.ReplicaIdentity != "f" {
+				t.Problem = "it has neither a primary key nor a replica identity index: add one, or ALTER TABLE " + quoteName(l.TableName) + " REPLICA IDENTITY FULL"
+			}
+		}
+		t.Whole = true
+		for _, c := range t.stored() {
+			t.Identity = append(t.Identity, c.Name)
+		}
+		slices.Sort(t.Identity) // each side has an order of its own
 		return nil
 	}
 	for _, l := range t.Leaves {

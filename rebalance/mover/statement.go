@@ -2,6 +2,7 @@ package mover
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -153,11 +154,25 @@ func (b *builder) same(columns []int) string {
 
 // identified finds the row; its parameters come last.
 func (b *builder) identified() string {
+	if b.k.Whole {
+		return b.oneOfEqual()
+	}
 	var list []string
 	for _, i := range b.k.identity {
 		list = append(list, quote(b.k.stored[i].Name)+" "+b.k.stored[i].equals+" "+b.parameter(i))
 	}
 	return strings.Join(list, " AND ")
+}
+
+// oneOfEqual finds one of the rows that are equal to the last byte: a column's type need not know of equality. The key is asked for
+// by itself for the sake of an index.
+func (b *builder) oneOfEqual() string {
+	first := len(b.types)
+	columns, from := b.k.identity, b.k.from()
+	values := b.parameters(columns)
+	key := fmt.Sprintf("%s OPERATOR(pg_catalog.=) $%d", quote(b.k.stored[b.k.key].Name), first+1+slices.Index(columns, b.k.key))
+	return fmt.Sprintf("(tableoid, ctid) = (SELECT tableoid, ctid FROM %s WHERE %s AND pg_catalog.record_image_eq(ROW(%s), ROW(%s)) LIMIT 1)",
+		from, key, b.names(columns), values)
 }
 
 // guard keeps rows of other ranges out, which may have the same identity.

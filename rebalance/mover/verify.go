@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -260,7 +261,14 @@ func (v *verifier) rows(ctx context.Context, check *TableCheck, buckets []int64)
 	var rows [2]map[string][]string
 	rows[Source], rows[Target] = map[string][]string{}, map[string][]string{}
 	err := v.both(ctx, sql, func(side Side, values []string) {
-		rows[side][strings.Join(values[2:], "\x00")] = values
+		id := strings.Join(values[2:], "\x00")
+		if v.table.Whole { // NULL is not ''
+			id += "\x00" + values[0]
+		}
+		if same := rows[side][id]; same != nil {
+			values[0] += " " + same[0]
+		}
+		rows[side][id] = values
 	})
 	if err != nil {
 		return err
@@ -276,7 +284,9 @@ func (v *verifier) rows(ctx context.Context, check *TableCheck, buckets []int64)
 			check.Differences = append(check.Differences, d)
 		}
 	}
-	slices.SortFunc(check.Differences, func(a, b Difference) int { return slices.Compare(a.Identity, b.Identity) })
+	slices.SortFunc(check.Differences, func(a, b Difference) int {
+		return cmp.Or(slices.Compare(a.Identity, b.Identity), cmp.Compare(a.String(), b.String()))
+	})
 	if len(check.Differences) > v.max {
 		check.Differences, check.More = check.Differences[:v.max], true
 	}

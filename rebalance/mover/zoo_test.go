@@ -48,6 +48,10 @@ CREATE TABLE full_identity (k smallint NOT NULL, id int PRIMARY KEY, body text);
 ALTER TABLE full_identity REPLICA IDENTITY FULL; ALTER TABLE full_identity ALTER body SET STORAGE EXTERNAL;
 CREATE TABLE by_index (k int NOT NULL, a int NOT NULL, b text NOT NULL, c text, id int PRIMARY KEY);
 CREATE UNIQUE INDEX by_index_ab ON by_index (b, a); ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_ab;
+CREATE TABLE twins (k int, body text, p point, j json, n numeric, arr int[], doubled text GENERATED ALWAYS AS (body || body) STORED, junk int);
+{source: ALTER TABLE twins DROP junk; ALTER TABLE twins DROP n; ALTER TABLE twins ADD n numeric;}
+{target: ALTER TABLE twins DROP junk;}
+CREATE INDEX ON twins (k); ALTER TABLE twins REPLICA IDENTITY FULL; ALTER TABLE twins ALTER body SET STORAGE EXTERNAL;
 CREATE TABLE never (user_id int PRIMARY KEY, x int);
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF TG_TABLE_NAME = 'projects' THEN NEW.n := NEW.n + 1; END IF; RETURN NEW; END $$;
 CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON projects FOR EACH ROW EXECUTE FUNCTION touch();
@@ -73,6 +77,7 @@ func zooTables() []Table {
 		table1("public", "events", "user_id", topology.KeyInt),
 		table1("public", "full_identity", "k", topology.KeyInt),
 		table1("public", "by_index", "k", topology.KeyInt),
+		table1("public", "twins", "k", topology.KeyInt),
 		table1("public", "never", "user_id", topology.KeyInt),
 	}
 }
@@ -215,7 +220,7 @@ func zooStatement(rng *rand.Rand, keys, base int) string {
 		return []string{"''", "NULL", "'a'", "'Ünï \"co\\de'", "repeat('x" + fmt.Sprint(rng.IntN(1000)) + "', 1500)", "E'\\n\\t,{}()'"}[rng.IntN(6)]
 	}
 	const users = `"Odd ""Schema"."us'ers"`
-	switch rng.IntN(22) {
+	switch rng.IntN(26) {
 	case 0, 1, 2:
 		return fmt.Sprintf(`INSERT INTO %s ("I d", name, big, num, f8, f4, at, t, d, iv, b, j, jb, arr, texts, mood, moods, p, small, ip, r, c, v, bits, ok, u, x) OVERRIDING SYSTEM VALUE
 			SELECT %d, 'n%d', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s ON CONFLICT DO NOTHING`,
@@ -263,6 +268,13 @@ func zooStatement(rng *rand.Rand, keys, base int) string {
 		return fmt.Sprintf("UPDATE full_identity SET k = %d WHERE id = %d; DELETE FROM full_identity WHERE id = %d", k(), id(), id())
 	case 20:
 		return fmt.Sprintf("INSERT INTO by_index VALUES (%d, %d, 'b%d', %s, %d) ON CONFLICT (id) DO UPDATE SET k = EXCLUDED.k, c = EXCLUDED.c", k(), base+rng.IntN(50), rng.IntN(50), text(), id())
+	case 21, 22:
+		return fmt.Sprintf("INSERT INTO twins (k, body, p, j, n, arr) SELECT %s, %s, point(1, -0.0), '{\"a\":  1}', %s, %s FROM generate_series(1, %d)",
+			pick(rng, fmt.Sprint(k()), fmt.Sprint(k()), "NULL"), text(), pick(rng, "1.0", "1.00", "NULL"), pick(rng, "'[0:1]={1,2}'::int[]", "array_remove('{1,NULL}'::int[], NULL)", "NULL"), 1+rng.IntN(3))
+	case 23:
+		return fmt.Sprintf("UPDATE twins SET k = %d WHERE ctid = (SELECT ctid FROM twins WHERE k = %d LIMIT 1)", k(), k())
+	case 24:
+		return fmt.Sprintf("DELETE FROM twins WHERE ctid = (SELECT ctid FROM twins WHERE k = %d LIMIT 1); UPDATE twins SET n = NULL, body = %s WHERE k = %d", k(), text(), k())
 	default:
 		return fmt.Sprintf("UPDATE by_index SET a = a + %d, k = %d WHERE id = %d; DELETE FROM by_index WHERE id = %d", base+100, k(), id(), id())
 	}
