@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"shardproxy/backend"
+	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
@@ -22,6 +23,9 @@ const (
 type Peers struct {
 	Tag     uint32                                                    // this proxy's, from 1 to 1023
 	Forward func(ctx context.Context, tag, pid uint32, secret string) // passes a CancelRequest on to those with the tag
+
+	// Ties asks the others for those of their sessions that use some server processes; nil where there are none.
+	Ties func(ctx context.Context, of []topology.Process) []topology.Tie
 }
 
 // nextPID gives a new session its number. mu is held, and there are fewer than sessionsMax.

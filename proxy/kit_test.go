@@ -59,6 +59,7 @@ type kit struct {
 	srv   *Server
 	addr  string
 	mid   []*middleman
+	cfg   Config
 	stop  func()
 }
 
@@ -123,8 +124,26 @@ func newKit(t *testing.T, change ...func(*Config)) *kit {
 	for _, f := range change {
 		f(&cfg)
 	}
-	k.srv, err = NewServer(cfg)
-	if err != nil {
+	k.run(cfg)
+	return k
+}
+
+// beside is another proxy before the same shards.
+func (k *kit) beside(change func(*Config)) *kit {
+	k.t.Helper()
+	other := &kit{t: k.t, pg: k.pg, super: k.super}
+	cfg := k.cfg
+	change(&cfg)
+	other.run(cfg)
+	return other
+}
+
+func (k *kit) run(cfg Config) {
+	t := k.t
+	t.Helper()
+	k.cfg = cfg
+	var err error
+	if k.srv, err = NewServer(cfg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -152,7 +171,6 @@ func newKit(t *testing.T, change ...func(*Config)) *kit {
 		k.rollbackAllPrepared()
 	})
 	t.Cleanup(k.stop)
-	return k
 }
 
 // testLog passes what the proxy logs to the test.

@@ -383,6 +383,10 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 			return stale
 		}
 	}
+	broken := e.Code == wire.CodeQueryCanceled && s.breaksDeadlock()
+	if broken {
+		s.becomeDeadlock(e)
+	}
 	if want == queryHidden {
 		l.be.Epoch = 0 // the SET of the stamp may be what has failed
 	}
@@ -393,6 +397,10 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 		return errSent
 	}
 	s.srv.stats.failed(e.Code)
+	if broken {
+		s.client.SetAppended(e.Append(s.client.Append()))
+		return errSent
+	}
 	if l.restore != nil {
 		l.restore(e)
 		s.client.SetAppended(e.Append(s.client.Append()))

@@ -142,6 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.recover(ctx) })
 	wg.Go(func() { s.adoptLate(ctx) })
 	wg.Go(func() { s.watchDrift(ctx) })
+	wg.Go(func() { s.breakDeadlocks(ctx) })
 	wg.Wait()
 	return ctx.Err()
 }

@@ -85,6 +85,7 @@ type Session struct {
 
 	state  atomic.Int32            // sessionState, for SHOW CLIENTS and for draining
 	round  atomic.Uint64           // how many times the client was told to go on
+	victim atomic.Uint64           // 1 + the round in which a deadlock ends with this session, 0 for none
 	killed atomic.Pointer[killing] // an operator ends it: see Server.KillClient
 	asked  time.Time               // when the current statement came
 }

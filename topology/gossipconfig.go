@@ -68,6 +68,7 @@ type GossipConfig struct {
 	Timing    GossipTiming
 	Log       *slog.Logger
 	OnHealth  func(HealthItem)                                     // of each item that came from a peer; must be quick and not call Gossip; may be nil
+	OnTies    func(asked []Process) []Tie                          // our sessions that use some of these: see Ties; may be nil
 	OnCancel  func(ctx context.Context, pid uint32, secret string) // cancels what a client of ours waits for: see ForwardCancel; may be nil
 
 	network func() (gossipNetwork, error) // in place of UDP and TCP

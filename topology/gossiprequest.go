@@ -15,6 +15,7 @@ const (
 	requestHealth                 // the buckets wanted
 	requestCancel                 // process id and secret of a client's cancel key
 	requestKeys                   // what to do with the ring: see keysOp
+	requestTies                   // server processes
 )
 
 // Responses start with one of these.
@@ -25,8 +26,8 @@ const (
 )
 
 const (
-	streamsMax     = 64   // requests in work, of all kinds
-	requestMax     = 1024 // bytes
+	streamsMax     = 64       // requests in work, of all kinds
+	requestMax     = 16 << 10 // bytes
 	smallAnswerMax = 4096
 )
 
@@ -144,6 +145,8 @@ func (g *Gossip) answer(r *messageReader, w io.Writer) error {
 		return g.serveCancel(rec, r, w)
 	case requestKeys:
 		return g.serveKeys(rec, r, w)
+	case requestTies:
+		return g.serveTies(r, w)
 	}
 	return errGossipFormat
 }

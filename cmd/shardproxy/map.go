@@ -52,8 +52,8 @@ func startKeeper(ctx context.Context, c *config.Config, log *slog.Logger, onSche
 }
 
 // newGossip makes the way to the peers that the file asks for, nil for none.
-func newGossip(c *config.Config, keeper *topology.Keeper, onCancel func(context.Context, uint32, string), log *slog.Logger) (*topology.Gossip, error) {
-	g := &c.Gossip
+func (s *service) newGossip(keeper *topology.Keeper) (*topology.Gossip, error) {
+	g := &s.config.Gossip
 	if g.Listen == "" {
 		return nil, nil
 	}
@@ -74,8 +74,8 @@ func newGossip(c *config.Config, keeper *topology.Keeper, onCancel func(context.
 		ip = net.IPv4zero
 	}
 	gossip, err := topology.NewGossip(topology.GossipConfig{
-		Cluster: c.Cluster.Name, Node: name, BindAddr: ip.String(), BindPort: address.Port, Advertise: g.Advertise,
-		Seeds: g.Seeds, Keys: keys, Timing: topology.GossipLAN, OnCancel: onCancel, Log: log,
+		Cluster: s.config.Cluster.Name, Node: name, BindAddr: ip.String(), BindPort: address.Port, Advertise: g.Advertise,
+		Seeds: g.Seeds, Keys: keys, Timing: topology.GossipLAN, OnCancel: s.cancelForPeer, OnTies: s.tiesForPeer, Log: s.log,
 	}, keeper)
 	if err != nil {
 		return nil, err

@@ -170,7 +170,7 @@ func (s *service) firstMap(ctx context.Context) (*topology.Snapshot, error) {
 		return nil, err
 	}
 	s.keeper = keeper
-	s.gossip, err = newGossip(s.config, keeper, s.cancelForPeer, s.log)
+	s.gossip, err = s.newGossip(keeper)
 	return keeper.Snapshot(), err
 }
 
