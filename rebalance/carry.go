@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"shardproxy/fence"
 	"shardproxy/rebalance/mover"
 	"shardproxy/topology"
@@ -44,15 +42,13 @@ func (r *runner) movers() error {
 			return fmt.Errorf("shard %s: %w: %w", name, errNoShard, errFinal)
 		}
 		r.nodes[at] = snap.Shards[id].Nodes[0]
-		config, err := pgx.ParseConfig(r.c.cfg.DSN(snap.Shards[id].Nodes[0]))
-		if err != nil {
-			return fmt.Errorf("shard %s: %w", name, err)
-		}
-		config.RuntimeParams["application_name"] = "shardproxy move"
 		if r.sides[at] != nil {
 			r.sides[at].close()
 		}
-		r.sides[at] = &side{name: name, config: config}
+		var err error
+		if r.sides[at], err = r.newSide(name, r.nodes[at]); err != nil {
+			return err
+		}
 	}
 	spec := mover.Spec{Cluster: r.c.cfg.Cluster, ID: int64(r.of.ID), Source: r.sides[Source].config.Copy(), Target: r.sides[Target].config.Copy()}
 	for _, t := range r.tables() {
@@ -81,28 +77,37 @@ func (r *runner) direction(m *Move, back bool) *mover.Mover {
 
 // effect gives what to do for an effect that is answered.
 func (r *runner) effect(e Effect) (seq uint64, f func(ctx context.Context) (Done, error)) {
-	plain := func(seq uint64, f func(ctx context.Context) error) (uint64, func(ctx context.Context) (Done, error)) {
-		return seq, func(ctx context.Context) (Done, error) { return Done{}, f(ctx) }
-	}
 	m := r.m // as it is now: the task must not look at what it becomes
+	plain := func(seq uint64, f func(ctx context.Context) error, sides ...Side) (uint64, func(ctx context.Context) (Done, error)) {
+		return seq, func(ctx context.Context) (Done, error) {
+			for _, at := range sides {
+				if err := r.look(ctx, &m, at); err != nil {
+					return Done{}, err
+				}
+			}
+			return Done{}, f(ctx)
+		}
+	}
 	if err := r.ready(); err != nil {
 		return r.without(e, err)
 	}
 	switch e := e.(type) {
 	case Preflight:
-		return plain(e.Seq, r.preflight)
+		return plain(e.Seq, r.preflight, Source, Target)
 	case DropSlots:
-		return plain(e.Seq, func(ctx context.Context) error { return r.dropSlots(ctx, &m, e.Side) })
+		return plain(e.Seq, func(ctx context.Context) error { return r.dropSlots(ctx, &m, e.Side) }, e.Side)
 	case DeleteRows:
-		return plain(e.Seq, func(ctx context.Context) error { return r.deleteRows(ctx, &m, e.Side) })
+		return plain(e.Seq, func(ctx context.Context) error { return r.deleteRows(ctx, &m, e.Side) }, e.Side)
 	case Announce:
-		return plain(e.Seq, func(ctx context.Context) error { return r.announce(ctx, &m) })
+		return plain(e.Seq, func(ctx context.Context) error { return r.announce(ctx, &m) }, Target)
 	case Forget:
 		return plain(e.Seq, func(ctx context.Context) error { return r.forget(ctx, &m) })
+	case Reassert:
+		return plain(e.Seq, func(ctx context.Context) error { return r.reassert(ctx, &m) })
 	case Prepare:
-		return plain(e.Seq, r.prepare)
+		return plain(e.Seq, r.prepare, Source, Target)
 	case Copy:
-		return plain(e.Seq, r.copy)
+		return plain(e.Seq, r.copy, Source, Target)
 	case PrepareReverse:
 		back := r.direction(&m, true)
 		return plain(e.Seq, func(ctx context.Context) error {
@@ -110,7 +115,7 @@ func (r *runner) effect(e Effect) (seq uint64, f func(ctx context.Context) (Done
 				return errors.Join(err, r.forgoDropped(ctx, &m))
 			}
 			return nil
-		})
+		}, Source, Target)
 	case LookForBlockers:
 		return plain(e.Seq, func(ctx context.Context) error {
 			err := r.lookForBlockers(ctx)
@@ -119,14 +124,14 @@ func (r *runner) effect(e Effect) (seq uint64, f func(ctx context.Context) (Done
 				return errors.New(err.Error())
 			}
 			return err
-		})
+		}, Source, Target)
 	case WaitApplied:
 		flow := r.flow
 		return plain(e.Seq, func(ctx context.Context) error { return flow.catchUp(ctx, e.LSN) })
 	case TakeViews:
 		return plain(e.Seq, r.takeViews)
 	case Verify:
-		return plain(e.Seq, func(ctx context.Context) error { return r.verify(ctx, &m, e.Again) })
+		return plain(e.Seq, func(ctx context.Context) error { return r.verify(ctx, &m, e.Again) }, Source, Target)
 	}
 	return r.cutoverEffect(e)
 }
@@ -155,12 +160,12 @@ func (r *runner) preflight(ctx context.Context) error {
 	if err := mayOwn(r.c.cfg.Keeper.Snapshot(), &r.of, Target); err != nil {
 		return err
 	}
+	states, err := r.mapped(ctx)
+	if err != nil {
+		return err
+	}
 	for at := range r.sides {
-		st, err := r.owned(Side(at))
-		if err == nil {
-			err = patiently(ctx, func() error { return fence.Install(ctx, r.sides[at].query, st, r.tables()) })
-		}
-		if err != nil {
+		if err := patiently(ctx, func() error { return fence.Install(ctx, r.sides[at].query, states[at], r.tables()) }); err != nil {
 			return fmt.Errorf("the fence of shard %s: %w", r.sides[at].name, err)
 		}
 	}
@@ -264,13 +269,18 @@ func (r *runner) announce(ctx context.Context, m *Move) error {
 		}
 	}
 	r.known(ctx, 2*time.Second, 250*time.Millisecond)
-	st, err := r.owned(Target)
+	states, err := r.mapped(ctx)
 	if err != nil {
 		return err
 	}
-	err = patiently(ctx, func() error { return fence.Set(ctx, r.on(Target).query, st, r.tables()) })
+	return r.raise(ctx, Target, states[Target])
+}
+
+// raise brings the fence of a side to a map, unless it is for a later one already.
+func (r *runner) raise(ctx context.Context, at Side, st fence.State) error {
+	err := patiently(ctx, func() error { return fence.Set(ctx, r.on(at).query, st, r.tables()) })
 	if errors.As(err, new(*fence.EpochError)) {
-		return nil // it is for a later map already
+		return nil
 	}
 	return err
 }
@@ -503,11 +513,19 @@ func (r *runner) verifyAgain(ctx context.Context, m *Move) error {
 	return r.compare(ctx, views)
 }
 
-// reassert brings the fence of a side to what the map says.
-func (r *runner) reassert(ctx context.Context, at Side) error {
-	st, err := r.owned(at)
-	if err != nil {
-		return err
+// reassert brings the fences of the sides that have another primary to what the map says.
+func (r *runner) reassert(ctx context.Context, m *Move) error {
+	states, err := r.mapped(ctx)
+	for at := range Side(2) {
+		if err != nil || !m.Refence[at] {
+			continue
+		}
+		if err = r.look(ctx, m, at); err == nil {
+			err = patiently(ctx, func() error { return fence.Install(ctx, r.on(at).query, states[at], r.tables()) })
+		}
+		if err == nil {
+			err = r.raise(ctx, at, states[at])
+		}
 	}
-	return patiently(ctx, func() error { return fence.Install(ctx, r.on(at).query, st, r.tables()) })
+	return err
 }

@@ -293,22 +293,25 @@ func (c *Coordinator) quiet(ctx context.Context, id MoveID) error { return c.cla
 
 // claim waits until no other move than id is in its cutover, and sets who is, unless that is 0.
 func (c *Coordinator) claim(ctx context.Context, id, who MoveID) error {
-	for {
-		c.mu.Lock()
-		free := c.cutover == 0 || c.cutover == id
-		if free && who != 0 {
-			c.cutover = who
-		}
-		c.mu.Unlock()
-		if free {
-			return nil
-		}
+	for !c.free(id, who) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(cutoverPause):
 		}
 	}
+	return nil
+}
+
+// free says whether no other move than id is in its cutover; then it sets who is, unless that is 0.
+func (c *Coordinator) free(id, who MoveID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	free := c.cutover == 0 || c.cutover == id
+	if free && who != 0 {
+		c.cutover = who
+	}
+	return free
 }
 
 // settle gives the cutover back where the move is not in it.

@@ -2,6 +2,7 @@ package rebalance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 
 	"shardproxy/fence"
@@ -34,7 +36,8 @@ func TestMain(m *testing.M) {
 // cluster is a catalog and two shards, databases of one server, with a keeper but without proxies.
 type cluster struct {
 	t         *testing.T
-	pg        *pgtest.Server
+	pg        *pgtest.Server // of the catalog
+	servers   sync.Map       // of the shards: port → *pgtest.Server
 	db        [2]string
 	catalog   *topology.Catalog
 	catalogDB string
@@ -48,14 +51,21 @@ const clusterTables = `CREATE TABLE users (user_id bigint PRIMARY KEY, v int NOT
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	return newClusterOn(t, [2]*pgtest.Server{pgtest.Shared(t), pgtest.Shared(t)})
+}
+
+// newClusterOn has its shards on these servers.
+func newClusterOn(t *testing.T, on [2]*pgtest.Server) *cluster {
+	t.Helper()
 	c := &cluster{t: t, pg: pgtest.Shared(t)}
 	content := topology.Content{Cluster: "c", Epoch: 1, Ranges: topology.EqualRanges(2), Rules: topology.DefaultKeyRules()}
 	content.Rules.Reference = map[topology.TableName]bool{{Schema: "public", Name: "plans"}: true}
 	for i := range c.db {
-		c.db[i] = c.pg.CreateDatabase(t)
-		c.pg.Exec(t, c.db[i], clusterTables)
+		c.db[i] = on[i].CreateDatabase(t)
+		on[i].Exec(t, c.db[i], clusterTables)
+		c.servers.Store(on[i].Port, on[i])
 		content.Shards = append(content.Shards, topology.Shard{
-			Name: fmt.Sprintf("s%d", i+1), Nodes: []topology.Node{{Host: c.pg.Host, Port: c.pg.Port, Database: c.db[i]}},
+			Name: fmt.Sprintf("s%d", i+1), Nodes: []topology.Node{{Host: on[i].Host, Port: on[i].Port, Database: c.db[i]}},
 		})
 	}
 	snap, err := topology.New(content)
@@ -73,12 +83,24 @@ func newCluster(t *testing.T) *cluster {
 	if err := c.keeper.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	conn := c.pg.Connect(t, c.db[0])
+	conn := on[0].Connect(t, c.db[0])
 	if c.schema, err = topology.LoadSchema(t.Context(), c.query(conn, "SET search_path = pg_catalog"), content.Rules); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
+
+// on is the primary of a shard by the map.
+func (c *cluster) on(shard int) *pgtest.Server {
+	return c.server(c.keeper.Snapshot().Shards[shard].Nodes[0])
+}
+
+func (c *cluster) server(n topology.Node) *pgtest.Server {
+	s, _ := c.servers.Load(n.Port)
+	return s.(*pgtest.Server)
+}
+
+func (c *cluster) dsn(n topology.Node) string { return c.server(n).DSN(n.Database) }
 
 // query is a topology.Query on conn, on which first has run.
 func (c *cluster) query(conn *pgx.Conn, first string) topology.Query {
@@ -104,7 +126,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 func (c *cluster) coordinate(name string) (stop func()) {
 	coordinator := NewCoordinator(CoordinatorConfig{
 		Name: name, Cluster: "c", Catalog: c.catalog, Keeper: c.keeper, Schema: func() *topology.Schema { return c.schema },
-		DSN: func(n topology.Node) string { return c.pg.DSN(n.Database) }, Log: c.log(),
+		DSN: c.dsn, Log: c.log(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -167,7 +189,7 @@ func (c *cluster) order(id int64, o Order) {
 func (c *cluster) one(shard int, sql string) string {
 	c.t.Helper()
 	var v string
-	if err := c.pg.Connect(c.t, c.db[shard]).QueryRow(c.t.Context(), sql).Scan(&v); err != nil {
+	if err := c.on(shard).Connect(c.t, c.db[shard]).QueryRow(c.t.Context(), sql).Scan(&v); err != nil {
 		c.t.Fatalf("%s: %v", sql, err)
 	}
 	return v
@@ -184,11 +206,11 @@ func (c *cluster) leftovers() {
 		if n := c.one(i, slots); n != "0" {
 			c.t.Errorf("shard s%d: %s replication slots are left", i+1, n)
 		}
-		if left, err := mover.Leftovers(c.t.Context(), c.pg.Connect(c.t, c.db[i])); err != nil || len(left) > 0 {
+		if left, err := mover.Leftovers(c.t.Context(), c.on(i).Connect(c.t, c.db[i])); err != nil || len(left) > 0 {
 			c.t.Errorf("shard s%d: left over: %+v %v", i+1, left, err)
 		}
 		st := fence.StateOf(c.keeper.Snapshot(), topology.ShardID(i))
-		problems, err := fence.Check(c.t.Context(), c.query(c.pg.Connect(c.t, c.db[i]), "SELECT 1"), st, fence.Tables(c.schema))
+		problems, err := fence.Check(c.t.Context(), c.query(c.on(i).Connect(c.t, c.db[i]), "SELECT 1"), st, fence.Tables(c.schema))
 		if err != nil || len(problems) > 0 {
 			c.t.Errorf("fence of shard s%d: %v %v", i+1, problems, err)
 		}
@@ -200,7 +222,7 @@ func (c *cluster) fill(n int) {
 	c.t.Helper()
 	for i := range c.db {
 		borders := []string{"< 0", ">= 0"}
-		c.pg.Exec(c.t, c.db[i], fmt.Sprintf(`INSERT INTO users SELECT i, 0 FROM generate_series(1, %d) i WHERE hashint8extended(i, 8816678312871386365) %s;
+		c.on(i).Exec(c.t, c.db[i], fmt.Sprintf(`INSERT INTO users SELECT i, 0 FROM generate_series(1, %d) i WHERE hashint8extended(i, 8816678312871386365) %s;
 			INSERT INTO notes SELECT user_id, n, repeat('x', n) FROM users, generate_series(1, 3) n`, n, borders[i]))
 	}
 }
@@ -250,13 +272,14 @@ type writers struct {
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	counts []int // by user: acknowledged increments
+	doubts []int // by user: that may have been done, as the server went away
 }
 
 const writersUsers = 64
 
 func (c *cluster) write() *writers {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writers{c: c, stop: cancel, counts: make([]int, writersUsers+1)}
+	w := &writers{c: c, stop: cancel, counts: make([]int, writersUsers+1), doubts: make([]int, writersUsers+1)}
 	c.t.Cleanup(func() { // where the test fails before check
 		cancel()
 		w.wg.Wait()
@@ -274,8 +297,11 @@ func (c *cluster) write() *writers {
 			}()
 			for n := 0; ctx.Err() == nil; n++ {
 				user := i*each + n%each + 1
-				if w.increment(&conns, user) {
+				switch w.increment(&conns, user) {
+				case done:
 					w.counts[user]++
+				case doubtful:
+					w.doubts[user]++
 				}
 			}
 		})
@@ -283,36 +309,53 @@ func (c *cluster) write() *writers {
 	return w
 }
 
-// increment says whether it was acknowledged; what was not did not happen.
-func (w *writers) increment(conns *[2]*pgx.Conn, user int) bool {
+// outcome of an increment.
+type outcome int
+
+const (
+	undone outcome = iota
+	done
+	doubtful // the server went away
+)
+
+func (w *writers) increment(conns *[2]*pgx.Conn, user int) outcome {
 	snap := w.c.keeper.Snapshot()
 	h := topology.HashInt(int64(user))
 	if snap.Held(h) {
 		time.Sleep(time.Millisecond)
-		return false
+		return undone
 	}
 	shard := snap.Owner(h)
+	node := snap.Shards[shard].Nodes[0]
+	if conn := conns[shard]; conn != nil && (conn.IsClosed() || int(conn.Config().Port) != node.Port) {
+		_ = conn.Close(context.Background())
+		conns[shard] = nil
+	}
 	if conns[shard] == nil {
-		conn, err := pgx.Connect(context.Background(), w.c.pg.DSN(w.c.db[shard]))
-		if err != nil {
-			w.c.t.Error(err)
-			return false
+		conn, err := pgx.Connect(context.Background(), w.c.dsn(node))
+		if err != nil { // it was killed
+			time.Sleep(10 * time.Millisecond)
+			return undone
 		}
 		conns[shard] = conn
 	}
 	sql := fmt.Sprintf("SET shardproxy.epoch = %d; UPDATE users SET v = v + 1 WHERE user_id = %d", snap.Stamp(), user)
 	results, err := conns[shard].PgConn().Exec(context.Background(), sql).ReadAll()
 	if err != nil {
-		if !strings.Contains(err.Error(), "40001") && !strings.Contains(err.Error(), "23514") {
+		var pg *pgconn.PgError
+		switch {
+		case !errors.As(err, &pg), pg.Code[:2] == "57":
+			return doubtful
+		case pg.Code != "40001" && pg.Code != "23514" && pg.Code != "25006": // a replica that is not promoted yet
 			w.c.t.Error(err)
 		}
-		return false
+		return undone
 	}
 	if n := results[len(results)-1].CommandTag.RowsAffected(); n != 1 {
 		w.c.t.Errorf("epoch %d: user %d is not on shard s%d", snap.Epoch, user, shard+1)
-		return false
+		return undone
 	}
-	return true
+	return done
 }
 
 // check ends the writers and compares what they were promised with what is there.
@@ -323,9 +366,10 @@ func (w *writers) check() {
 	total := 0
 	for user := 1; user <= writersUsers; user++ {
 		shard := int(w.c.keeper.Snapshot().Owner(topology.HashInt(int64(user))))
-		got := w.c.one(shard, fmt.Sprintf("SELECT coalesce(max(v), -1)::text FROM users WHERE user_id = %d", user))
-		if got != fmt.Sprint(w.counts[user]) {
-			w.c.t.Errorf("user %d on shard s%d: %s increments, %d were acknowledged", user, shard+1, got, w.counts[user])
+		got, least := -1, w.counts[user]
+		_, _ = fmt.Sscan(w.c.one(shard, fmt.Sprintf("SELECT coalesce(max(v), -1)::text FROM users WHERE user_id = %d", user)), &got)
+		if got < least || got > least+w.doubts[user] {
+			w.c.t.Errorf("user %d on shard s%d: %d increments, %d were acknowledged and %d are in doubt", user, shard+1, got, least, w.doubts[user])
 		}
 		total += w.counts[user]
 	}

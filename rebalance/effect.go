@@ -138,8 +138,9 @@ type Verify struct {
 // Suspend stops a copy in its place, or lets it go on.
 type Suspend struct{ On bool }
 
-// Reassert brings the fence of a side to what the catalog says: another server became its primary, which may not have seen it.
-type Reassert struct{ Side Side }
+// Reassert brings the fences of the sides in Refence to what the catalog says: another server became the primary, which may not
+// have seen what the one before was told.
+type Reassert struct{ Seq uint64 }
 
 // Timer answers with TimedOut after a time.
 type Timer struct {
@@ -164,6 +165,7 @@ type Refuse struct {
 
 func (Journal) String() string         { return "journal" }
 func (Preflight) String() string       { return "preflight" }
+func (Reassert) String() string        { return "reassert" }
 func (e DropSlots) String() string     { return fmt.Sprintf("drop-slots %v", e.Side) }
 func (e DeleteRows) String() string    { return fmt.Sprintf("delete-rows %v", e.Side) }
 func (Announce) String() string        { return "announce" }
@@ -185,7 +187,6 @@ func (e Flip) String() string        { return fmt.Sprintf("flip epoch=%d", e.Epo
 func (e Burn) String() string        { return fmt.Sprintf("burn epoch=%d", e.Epoch) }
 func (e ReleaseHold) String() string { return fmt.Sprintf("release epoch=%d", e.Epoch) }
 func (e Suspend) String() string     { return fmt.Sprintf("suspend %v", e.On) }
-func (e Reassert) String() string    { return fmt.Sprintf("reassert %v", e.Side) }
 func (e Timer) String() string       { return fmt.Sprintf("timer %v", e.After) }
 func (e BudgetTimer) String() string { return fmt.Sprintf("budget %v", e.After) }
 func (e Alarm) String() string       { return fmt.Sprintf("alarm %q", e.Text) }

@@ -52,9 +52,11 @@ type StreamLost struct {
 	Final bool
 }
 
-// Failover says that another server has become the primary of a side: another system identifier or timeline. Replication
-// slots are gone there.
-type Failover struct{ Side Side }
+// Looked says which server was found as the primary of a side. Where it is another than before, replication slots are gone.
+type Looked struct {
+	Side    Side
+	Primary Primary
+}
 
 // Progress of a copy.
 type Progress struct{ Rows, Bytes int64 }
@@ -81,6 +83,6 @@ func (Differs) event()    {}
 func (TimedOut) event()   {}
 func (BudgetOver) event() {}
 func (StreamLost) event() {}
-func (Failover) event()   {}
+func (Looked) event()     {}
 func (Progress) event()   {}
 func (Order) event()      {}

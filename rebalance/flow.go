@@ -52,8 +52,13 @@ func (r *runner) stream(ctx context.Context, e Stream) {
 	if e.Seq == 0 {
 		return
 	}
-	f := r.flow
+	f, move := r.flow, r.m
 	r.do(ctx, e.Seq, func(ctx context.Context) (Done, error) {
+		for at := range Side(2) {
+			if err := r.look(ctx, &move, at); err != nil {
+				return Done{}, err
+			}
+		}
 		lsn, err := m.SourceLSN(ctx)
 		if err == nil {
 			err = f.catchUp(ctx, LSN(lsn))

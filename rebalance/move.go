@@ -36,6 +36,12 @@ func (s Side) String() string {
 
 func (s Side) other() Side { return 1 - s }
 
+// Primary tells the primary of a shard from any other, and from itself before another took over from it for a while.
+type Primary struct {
+	System   uint64 `json:"system"`   // identifier of the server's data
+	Timeline uint32 `json:"timeline"` // grows with each promotion
+}
+
 // Guard orders what is done for one move. Each shard keeps the highest one that it has seen of the move, and every effect on
 // rows, slots and streams checks and raises it in its own transaction: what was overtaken must do nothing any more. That may be
 // another coordinator's, or a statement that was left behind when its connection broke.
@@ -86,9 +92,12 @@ type Move struct {
 	ReverseLost bool `json:"reverse_lost,omitempty"` // the stream back is broken; only a new move leads back
 	ViewsLost   bool `json:"views_lost,omitempty"`   // the snapshots for the verification are gone
 
+	Primaries [2]Primary `json:"primaries"` // of both sides, as they were seen last; zero: not yet
+	Refence   [2]bool    `json:"refence"`   // another server has become the primary of a side, and must be told of the fence
+
 	Unverified bool `json:"unverified,omitempty"` // the old owner's rows could not be compared any more
 
-	Attempt  int            `json:"attempt"`  // of the copy, from 1; part of the names of slot and publication
+	Attempt  int            `json:"attempt"`  // of the copy, from 1 to attemptsMax
 	Cutovers int            `json:"cutovers"` // begun since the last flip
 	Epoch    topology.Epoch `json:"-"`        // of the last cutover; each epoch is used once
 	Return   topology.Epoch `json:"return,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +130,9 @@ func (r *runner) run(ctx context.Context) error {
 func (r *runner) carryOut(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.cleanUp()
+	var watching sync.WaitGroup
+	watching.Go(func() { r.watch(ctx) })
+	defer watching.Wait()
 	defer cancel()
 	m, effects := Resume(r.m, r.lease.Token)
 	if err := r.become(ctx, m, effects, 0); err != nil {
@@ -266,8 +270,6 @@ func (r *runner) begin(ctx context.Context, e Effect) {
 		r.suspended.Store(r.m.Paused) // the copy before may have been stopped in its place
 		seq, f := r.effect(e)
 		r.do(ctx, seq, f)
-	case Reassert:
-		r.do(ctx, 0, func(ctx context.Context) (Done, error) { return Done{}, r.reassert(ctx, e.Side) })
 	default:
 		seq, f := r.effect(e)
 		r.do(ctx, seq, f)

@@ -18,6 +18,16 @@ type side struct {
 	conn   *pgx.Conn
 }
 
+// newSide leads to a node, as the role that may move rows.
+func (r *runner) newSide(shard string, node topology.Node) (*side, error) {
+	config, err := pgx.ParseConfig(r.c.cfg.DSN(node))
+	if err != nil {
+		return nil, fmt.Errorf("shard %s: %w", shard, err)
+	}
+	config.RuntimeParams["application_name"] = "shardproxy move"
+	return &side{name: shard, config: config}, nil
+}
+
 func (s *side) open(ctx context.Context) error {
 	if s.conn != nil && !s.conn.IsClosed() {
 		return nil
@@ -85,6 +95,22 @@ func (r *runner) owned(at Side) (fence.State, error) {
 		return fence.State{}, fmt.Errorf("there is no shard %q any more: %w", r.of.Shard(at), errFinal)
 	}
 	return fence.StateOf(snap, id), nil
+}
+
+// mapped is what the map says of both sides at a moment when no other move is cut over: the shards of one that is taken back do not own
+// yet what the map says. Nothing later may be taken for a fence, so nothing that comes late can undo what a cutover has done.
+func (r *runner) mapped(ctx context.Context) (states [2]fence.State, err error) {
+	for again := true; again; again = !r.c.free(r.of.ID, 0) {
+		if err := r.c.quiet(ctx, r.of.ID); err != nil {
+			return states, err
+		}
+		for at := range states {
+			if states[at], err = r.owned(Side(at)); err != nil {
+				return states, err
+			}
+		}
+	}
+	return states, r.c.cfg.Catalog.RenewLease(ctx, r.lease, leaseTime) // nor is it cut over by another coordinator
 }
 
 func (r *runner) tables() []fence.Table {

@@ -3,6 +3,7 @@ package rebalance
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,8 @@ func (w *world) event() {
 		w.news()
 	case n < 97:
 		w.tick()
+	case n < 98:
+		w.look()
 	default:
 		if !w.quiet && w.rng.IntN(w.calm) == 0 {
 			w.fault()
@@ -216,7 +219,8 @@ func (w *world) crash(s *simShard) {
 	w.trace("a shard crashes")
 }
 
-// failover: another server takes over, without slots. Who coordinates is told.
+// failover: another server takes over, without slots. It may not have heard of the last widening, if the catalog has; whoever moves
+// something there finds that out. (What was narrowed must not be lost: docs/moves.md, not guaranteed.)
 func (w *world) failover(n int) {
 	s := w.shards[n]
 	s.up, s.open = true, nil
@@ -226,17 +230,39 @@ func (w *world) failover(n int) {
 		}
 	}
 	clear(s.slots)
+	s.primary.Timeline++
 	w.trace("shard %d fails over", n)
-	for _, id := range w.moves {
-		m, known := w.current().moves[id]
-		if !known {
-			continue
-		}
-		for side := range Side(2) {
-			if shardNo(m.Shard(side)) == n {
-				w.pending = append(w.pending, &pending{by: w.current(), m: Move{ID: id}, event: Failover{side}})
+	moving := slices.ContainsFunc(w.moves, func(id MoveID) bool {
+		m := w.catalog.journal[id]
+		return !m.State.Terminal() && !set(Cleaning, Aborting).has(m.State) && (shardNo(m.Source) == n || shardNo(m.Target) == n)
+	})
+	if old := s.unopened; old != nil && moving && w.rng.IntN(2) == 0 {
+		for k := range simKeys {
+			if s.owned.has(k) && !old.owned.has(k) && w.catalog.owner[k] != n {
+				return
 			}
 		}
+		w.trace("and its fence falls back to epoch %d, owns %08b", old.epoch, old.owned)
+		s.fence, s.owned, s.unopened = old.epoch, old.owned, nil
+	}
+}
+
+// look lets a coordinator see who is the primary of a side; what it has seen may come late.
+func (w *world) look() {
+	c := w.coords[w.rng.IntN(len(w.coords))]
+	if w.quiet {
+		c = w.current()
+	}
+	if len(w.moves) == 0 {
+		return
+	}
+	id, side := w.moves[w.rng.IntN(len(w.moves))], Side(w.rng.IntN(2))
+	m := c.moves[id]
+	if c.dead || m.State.Terminal() || m.Primaries[side] == (Primary{}) {
+		return
+	}
+	if s := w.side(&m, side); s.up {
+		w.pending = append(w.pending, &pending{by: c, m: Move{ID: id}, event: Looked{side, s.primary}})
 	}
 }
 

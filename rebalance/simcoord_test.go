@@ -38,8 +38,9 @@ type pending struct {
 	by     *simCoordinator
 	m      Move // when the effect was asked for
 	effect Effect
-	event  Event // of an answer
-	sent   bool  // of a hold
+	event  Event   // of an answer
+	sent   bool    // of a hold
+	mapped *simMap // by which a fence is brought to what the map says
 	age    int
 }
 
@@ -102,7 +103,7 @@ func (w *world) act(c *simCoordinator, m Move, effects []Effect, why any) {
 			c.timers = append(c.timers, simTimer{w.now + e.After, m.ID, TimedOut{e.Seq}})
 		case BudgetTimer:
 			c.timers = append(c.timers, simTimer{w.now + e.After, m.ID, BudgetOver{e.Epoch}})
-		case Alarm, Refuse, Suspend, Reassert:
+		case Alarm, Refuse, Suspend:
 		default:
 			p := &pending{by: c, m: m, effect: e}
 			p.m.Seq = reflect.ValueOf(e).FieldByName("Seq").Uint() // what it is answered by
@@ -152,7 +153,10 @@ func (w *world) deliver() {
 	if p.by.dead && w.rng.IntN(4) == 0 {
 		return // it had not left yet
 	}
-	event := w.perform(p)
+	event := w.seen(p)
+	if event == nil {
+		event = w.perform(p)
+	}
 	if event == nil {
 		if p.age++; p.age < 200 || p.by == w.current() {
 			w.pending = append(w.pending, p) // not yet
@@ -175,6 +179,41 @@ func (w *world) deliver() {
 	w.pending = append(w.pending, &pending{by: p.by, m: p.m, event: event})
 }
 
+// seen looks at the primaries of the sides that an effect is for, and refuses those that the move does not know.
+func (w *world) seen(p *pending) Event {
+	var sides []Side
+	switch e := p.effect.(type) {
+	case Preflight, Prepare, Copy, PrepareReverse, LookForBlockers, Verify:
+		sides = []Side{Source, Target}
+	case DropSlots:
+		sides = []Side{e.Side}
+	case DeleteRows:
+		sides = []Side{e.Side}
+	case Announce:
+		sides = []Side{Target}
+	case Reassert:
+		for at := range Side(2) {
+			if p.m.Refence[at] {
+				sides = append(sides, at)
+			}
+		}
+	}
+	for _, at := range sides {
+		s, known := w.side(&p.m, at), p.m.Primaries[at]
+		if !s.up {
+			return Failed{Seq: p.m.Seq, Err: "connection refused"}
+		}
+		if s.primary == known {
+			continue
+		}
+		w.tell(p.by, p.m.ID, Looked{at, s.primary})
+		if known != (Primary{}) {
+			return Failed{Seq: p.m.Seq, Err: "another server"}
+		}
+	}
+	return nil
+}
+
 // silent is the answer to what has none.
 var silent Event = Progress{-1, -1}
 
@@ -184,11 +223,15 @@ func (w *world) perform(p *pending) Event {
 	done, down, stale := Done{Seq: seq}, Failed{Seq: seq, Err: "connection refused"}, Failed{Seq: seq, Err: "another coordinator has gone on", Final: true}
 	from, to := w.side(m, m.From()), w.side(m, m.To())
 	switch e := p.effect.(type) {
-	case Preflight, LookForBlockers:
+	case Preflight:
+		return w.mend(p, [2]bool{true, true}, false)
+	case Reassert:
+		return w.mend(p, m.Refence, true)
+	case LookForBlockers:
 		if !from.up || !to.up {
 			return down
 		}
-		if _, look := e.(LookForBlockers); look && !w.quiet && w.rng.IntN(6) == 0 {
+		if !w.quiet && w.rng.IntN(6) == 0 {
 			return Blocked{seq, []string{"a long transaction"}}
 		}
 		return done
@@ -210,7 +253,7 @@ func (w *world) perform(p *pending) Event {
 		done.Epoch = w.catalog.epoch
 		return done
 	case Announce:
-		return w.announce(p, to)
+		return w.announce(p)
 	case Forget:
 		if !w.mayChange(p) {
 			return overtaken(seq)
@@ -380,27 +423,60 @@ func (w *world) mayChange(p *pending) bool {
 func overtaken(seq uint64) Event { return Failed{Seq: seq, Err: "the journal has gone on"} }
 
 // announce changes the map, and raises the fence of the target to it.
-func (w *world) announce(p *pending, to *simShard) Event {
+func (w *world) announce(p *pending) Event {
 	m := &p.m
-	if !w.mayChange(p) {
-		return overtaken(m.Seq)
+	if p.mapped == nil {
+		if !w.mayChange(p) {
+			return overtaken(m.Seq)
+		}
+		if w.busy(p.by, m.ID) {
+			return nil
+		}
+		if keys := keysOf(m); w.catalog.moving&keys != keys {
+			w.catalog.raise(func(c *simMap) { c.moving |= keys })
+		}
 	}
-	if w.busy(p.by, m.ID) {
-		return nil
+	return w.mend(p, [2]bool{Target: true}, true)
+}
+
+// mend brings fences to what the map says, as it was when no move was cut over, and with raise to its epoch in any case.
+func (w *world) mend(p *pending, sides [2]bool, raise bool) Event {
+	m := &p.m
+	if p.mapped == nil {
+		if w.busy(p.by, m.ID) {
+			return nil
+		}
+		if p.by.token != w.catalog.token {
+			return Failed{Seq: m.Seq, Err: "the lease is lost"}
+		}
+		mapped := w.catalog.simMap
+		p.mapped = &mapped
 	}
-	if keys := keysOf(m); w.catalog.moving&keys != keys {
-		w.catalog.raise(func(c *simMap) { c.moving |= keys })
+	for at := range Side(2) {
+		n := shardNo(m.Shard(at))
+		s := w.shards[n]
+		var owned keySet
+		for k := range simKeys {
+			if p.mapped.owner[k] == n {
+				owned |= 1 << k
+			}
+		}
+		switch {
+		case !sides[at]:
+			continue
+		case !s.up:
+			return Failed{Seq: m.Seq, Err: "connection refused"}
+		case s.fence > p.mapped.epoch, s.owned == owned && (!raise || s.fence == p.mapped.epoch):
+			continue
+		case len(s.open) > 0 && p.age < 20:
+			s.locked = w.now + 100*time.Millisecond
+			return nil
+		case len(s.open) > 0:
+			return Failed{Seq: m.Seq, Err: "lock timeout"}
+		}
+		s.fence, s.owned, s.unopened = p.mapped.epoch, owned, nil
+		w.trace("shard %d: fence as by the map of epoch %d, owns %08b", n, s.fence, s.owned)
 	}
-	switch {
-	case !to.up:
-		return Failed{Seq: m.Seq, Err: "connection refused"}
-	case len(to.open) > 0 && p.age < 20:
-		to.locked = w.now + 100*time.Millisecond
-		return nil
-	case len(to.open) > 0:
-		return Failed{Seq: m.Seq, Err: "lock timeout"}
-	}
-	to.fence = max(to.fence, w.catalog.epoch)
 	return Done{Seq: m.Seq}
 }
 
@@ -419,6 +495,10 @@ func (w *world) fence(p *pending, side Side, epoch topology.Epoch, widen bool) E
 	case len(s.open) > 0:
 		return Failed{Seq: m.Seq, Err: "lock timeout"}
 	default:
+		s.unopened = nil
+		if widen {
+			s.unopened = &simFence{s.fence, s.owned}
+		}
 		s.fence = epoch
 		if widen {
 			s.owned |= keysOf(m)

@@ -77,6 +77,8 @@ type progress struct {
 
 type simShard struct {
 	up       bool
+	primary  Primary
+	unopened *simFence // what a replica has that did not hear of the last widening; nil: there was none since the last change
 	rows     [simKeys]row
 	log      []op
 	fence    topology.Epoch
@@ -101,6 +103,11 @@ func (s *simShard) pass(m *Move, seq uint64) bool {
 func (s *simShard) write(o op) {
 	s.rows[o.key] = s.rows[o.key].after(o)
 	s.log = append(s.log, o)
+}
+
+type simFence struct {
+	epoch topology.Epoch
+	owned keySet
 }
 
 type simTx struct {
@@ -172,7 +179,7 @@ func newWorld(seed uint64, trace func(string, ...any)) *world {
 	w.catalog = simCatalog{simMap: simMap{epoch: 1}, journal: map[MoveID]Move{}}
 	w.calm = 1 + w.rng.IntN(8)
 	for i := range w.shards {
-		w.shards[i] = &simShard{up: true, guards: map[MoveID]Guard{}, slots: map[slotName]*simSlot{}, progress: map[MoveID]*progress{}}
+		w.shards[i] = &simShard{up: true, primary: Primary{uint64(i) + 1, 1}, guards: map[MoveID]Guard{}, slots: map[slotName]*simSlot{}, progress: map[MoveID]*progress{}}
 	}
 	for k := range simKeys {
 		owner := w.rng.IntN(simShards)

@@ -99,6 +99,8 @@ func (s *step) skips(t Task) bool {
 	switch t {
 	case TaskAnnounce, TaskSettle:
 		return s.Announced
+	case TaskReassert:
+		return s.Refence == [2]bool{}
 	case TaskUnwiden:
 		return s.Fence < FenceOpened
 	case TaskUnnarrow:
@@ -142,6 +144,8 @@ func (s *step) effects() []Effect {
 		return one(Announce{seq})
 	case TaskForget:
 		return one(Forget{seq})
+	case TaskReassert:
+		return one(Reassert{seq})
 	case TaskPrepare:
 		return one(Prepare{seq})
 	case TaskCopy:
@@ -207,7 +211,7 @@ func (s *step) cutoverEffects() []Effect {
 
 // done turns to what follows the task.
 func (s *step) done() {
-	if !set(Returning, Aborting).has(s.State) && !s.ReverseLost { // else it says why
+	if !set(Returning, Aborting, FailedVerification).has(s.State) && !s.ReverseLost { // else it says why
 		s.Error, s.Alarmed = "", false
 	}
 	s.Failures = 0

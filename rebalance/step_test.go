@@ -76,7 +76,7 @@ func (s *script) run(t *testing.T, out *strings.Builder, command string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.ID, s.token = 7, 1
+		m.ID, s.token, m.Primaries = 7, 1, [2]Primary{{1, 5}, {2, 5}}
 		before = Move{}
 		s.move, effects = Resume(m, s.token)
 	case "crash": // another coordinator takes it up from the journal
@@ -165,11 +165,16 @@ func (s *script) event(t *testing.T, name string, args []string) Event {
 		return BudgetOver{s.move.Epoch - topology.Epoch(option("old"))}
 	case "lost":
 		return StreamLost{s.move.Guard(0), strings.Join(args, " "), final}
-	case "failover":
+	case "failover", "old-primary":
+		side := Source
 		if args[0] == "target" {
-			return Failover{Target}
+			side = Target
 		}
-		return Failover{Source}
+		found := s.move.Primaries[side]
+		if found.Timeline++; name == "old-primary" {
+			found.Timeline -= 2
+		}
+		return Looked{side, found}
 	case "progress":
 		return Progress{int64(option("rows")), int64(option("bytes"))}
 	}
@@ -190,6 +195,10 @@ func describe(before, m *Move) string {
 	for i := range a.NumField() {
 		switch name := a.Type().Field(i).Name; name {
 		case "State", "Task", "Seq", "Rev", "Waiting", "Failures", "ID", "Kind", "Source", "Target", "Ranges", "Who":
+		case "Primaries":
+			if before.Primaries != m.Primaries && before.Attempt > 0 {
+				text += fmt.Sprintf(" primaries=%v", m.Primaries)
+			}
 		default:
 			if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
 				text += fmt.Sprintf(" %s=%v", strings.ToLower(name), b.Field(i).Interface())

@@ -35,8 +35,8 @@ func (s *step) take(e Event) {
 		}
 	case StreamLost:
 		s.streamLost(e)
-	case Failover:
-		s.failover(e.Side)
+	case Looked:
+		s.looked(e)
 	case Progress:
 		s.Rows, s.Bytes = e.Rows, e.Bytes
 	case Order:
@@ -58,6 +58,8 @@ func (s *step) takeDone(e Done) {
 		if !s.Reverse { // a way back that is taken back goes on from where the first one began
 			s.OpenedAt = e.LSN
 		}
+	case TaskReassert:
+		s.Refence, s.save = [2]bool{}, true
 	case TaskBlockers:
 		s.Blockers = nil
 	case TaskFlip:
@@ -167,7 +169,7 @@ func (s *step) takeFailed(e Failed) {
 
 // streamLost: while it is awaited anyway, the failure of the task is what counts.
 func (s *step) streamLost(e StreamLost) {
-	if e.Guard != s.Guard(0) {
+	if e.Guard != s.Guard(0) || s.ReverseLost {
 		return
 	}
 	switch s.State {
@@ -202,9 +204,27 @@ func (s *step) streamLost(e StreamLost) {
 	}
 }
 
-// failover: before the flip the copy begins anew, after it the ranges stay where they are.
+// looked compares a primary with the one that the move knows. One of an earlier timeline is an old primary that nobody has stopped.
+func (s *step) looked(e Looked) {
+	before := s.Primaries[e.Side]
+	if e.Primary == before || e.Primary.System == before.System && e.Primary.Timeline < before.Timeline {
+		return
+	}
+	s.Primaries[e.Side], s.save = e.Primary, true
+	if before != (Primary{}) {
+		s.failover(e.Side)
+	}
+}
+
+// failover: before the flip the copy begins anew, after it the ranges stay where they are. The new primary may not have heard of the last
+// fences: that is seen to first, but for a cutover, which sets them all when it is taken back.
 func (s *step) failover(side Side) {
+	if s.State == Planned {
+		return
+	}
 	why := fmt.Sprintf("another server has become the primary of shard %s", s.Shard(side))
+	s.Refence[side] = true
+	s.Announced = s.Announced && (side != Target || s.Flips > 0)
 	switch {
 	case set(Prepared, Copying, Streaming).has(s.State):
 		s.restart(why)
@@ -213,13 +233,15 @@ func (s *step) failover(side Side) {
 	case s.State == Returning:
 		if s.Then == ThenAgain {
 			s.Then = s.afterFailover()
-			s.save = true
 		}
-	case s.State.afterFlip() || s.State == Reversing:
-		s.save = true
-		s.emit(Reassert{side})
-		if !s.Reverse && s.State != Cleaning {
-			s.loseReverse(why)
+	case s.State == Reversing:
+		s.loseReverse(why)
+	default:
+		if !s.Reverse && s.State.afterFlip() && s.State != Cleaning {
+			s.noWayBack(why)
+		}
+		if s.State != Flipped { // which has no fence to see to before its end
+			s.begin()
 		}
 	}
 }
@@ -227,16 +249,22 @@ func (s *step) failover(side Side) {
 // afterFailover says what a cutover that is taken back leads to.
 func (s *step) afterFailover() Then {
 	if s.Flips > 0 {
-		s.ReverseLost = true
+		s.noWayBack("another server has become the primary of a shard")
 		return ThenSoak
 	}
 	return ThenRestart
 }
 
+// noWayBack gives the stream back up.
+func (s *step) noWayBack(why string) {
+	s.ReverseLost, s.save = true, true
+	s.Stage++
+	s.alarm("the ranges cannot be given back without loss: " + why)
+}
+
 // loseReverse goes on without the way back.
 func (s *step) loseReverse(why string) {
-	s.ReverseLost, s.save = true, true
-	s.alarm("the ranges cannot be given back without loss: " + why)
+	s.noWayBack(why)
 	switch {
 	case s.State == Reversing:
 		s.enter(Soak)

@@ -14,6 +14,7 @@ const (
 	TaskAnnounce     // the map tells of the move
 	TaskSettle       // everybody knows it
 	TaskForget
+	TaskReassert // fences, after a failover
 	TaskPrepare
 	TaskCopy
 	TaskStream
@@ -42,7 +43,7 @@ const (
 )
 
 var taskNames = [tasksMax]string{
-	"-", "preflight", "drop-source", "drop-target", "delete-target", "announce", "settle", "forget", "prepare", "copy", "stream", "prepare-reverse",
+	"-", "preflight", "drop-source", "drop-target", "delete-target", "announce", "settle", "forget", "reassert", "prepare", "copy", "stream", "prepare-reverse",
 	"blockers", "grant", "hold", "narrow", "read-lsn", "apply", "views", "widen", "flip", "burn", "unwiden", "unnarrow", "release",
 	"drop-old", "verify", "stream-back", "soak", "leases", "delete-old", "decide",
 }
@@ -73,7 +74,7 @@ var programs = [statesMax][]Task{
 	Planned: {TaskPreflight},
 	// An attempt before this one, or another move that was given up, may have left something.
 	// No row may be on two shards before all that reads many of them knows which ones count.
-	Prepared:  {TaskDropSource, TaskDropTarget, TaskDeleteTarget, TaskAnnounce, TaskSettle, TaskPrepare},
+	Prepared:  {TaskReassert, TaskDropSource, TaskDropTarget, TaskDeleteTarget, TaskAnnounce, TaskSettle, TaskPrepare},
 	Copying:   {TaskCopy},
 	Streaming: {TaskStream, TaskPrepareReverse, TaskBlockers, TaskGrant},
 	Hold:      {TaskHold},
@@ -84,14 +85,14 @@ var programs = [statesMax][]Task{
 	// The epoch first: then no flip of this cutover can come late. One side is narrowed before the other is widened.
 	Returning:          {TaskBurn, TaskUnwiden, TaskUnnarrow, TaskRelease},
 	Flipped:            {TaskRelease},
-	Released:           {TaskDropOld, TaskVerify},
-	Verified:           {TaskStreamBack},
-	FailedVerification: {TaskDecide},
-	Soak:               {TaskSoak},
+	Released:           {TaskReassert, TaskDropOld, TaskVerify},
+	Verified:           {TaskReassert, TaskStreamBack},
+	FailedVerification: {TaskReassert, TaskDecide},
+	Soak:               {TaskReassert, TaskSoak},
 	// What is streamed back must not come forth again.
 	Reversing: {TaskDropSource, TaskStreamBack, TaskBlockers, TaskGrant},
-	Cleaning:  {TaskLeases, TaskDropSource, TaskDropTarget, TaskDeleteOld, TaskForget},
-	Aborting:  {TaskDropSource, TaskDropTarget, TaskDeleteTarget, TaskForget},
+	Cleaning:  {TaskReassert, TaskLeases, TaskDropSource, TaskDropTarget, TaskDeleteOld, TaskForget},
+	Aborting:  {TaskReassert, TaskDropSource, TaskDropTarget, TaskDeleteTarget, TaskForget},
 }
 
 // after gives the task behind t in the program of a state, NoTask behind the last.

@@ -66,6 +66,9 @@ func Permanent(err error) bool {
 	if !errors.As(err, &pg) || len(pg.Code) != 5 {
 		return false
 	}
+	if pg.Code == "25006" { // a replica refuses to write: it is about to be the primary, or another one is
+		return false
+	}
 	// Connection, resources, operator intervention, locks and serialization pass by themselves.
 	switch class := pg.Code[:2]; class {
 	case "08", "53", "55", "57", "58", "40":

@@ -1,0 +1,206 @@
+package rebalance
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/internal/pgtest"
+	"shardproxy/topology"
+)
+
+// replicated is a server whose acknowledged commits a replica has.
+func replicated(t *testing.T) *pgtest.Server {
+	t.Helper()
+	return pgtest.Start(t, pgtest.Options{Settings: map[string]string{"synchronous_commit": "on"}})
+}
+
+// standby gives a shard a replica that has all that is acknowledged from then on.
+func (c *cluster) standby(shard int) topology.Node {
+	c.t.Helper()
+	of := c.on(shard)
+	replica := of.Replica(c.t, pgtest.Options{Settings: map[string]string{"synchronous_commit": "on"}})
+	of.Exec(c.t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	of.Exec(c.t, "postgres", "SELECT pg_reload_conf()")
+	c.until("the replica is synchronous", func() bool {
+		var n int
+		row := of.Connect(c.t, "postgres").QueryRow(c.t.Context(), "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
+		return row.Scan(&n) == nil && n == 1
+	})
+	node := topology.Node{Host: replica.Host, Port: replica.Port, Database: c.db[shard], Role: topology.Replica}
+	c.servers.Store(node.Port, replica)
+	c.apply(topology.AddNode{Shard: fmt.Sprintf("s%d", shard+1), Node: node})
+	return node
+}
+
+// failover kills the primary of a shard, promotes the replica, and tells the map, as an operator does.
+func (c *cluster) failover(shard int, to topology.Node) {
+	c.t.Helper()
+	if err := c.on(shard).Kill(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.server(to).Exec(c.t, "postgres", "SELECT pg_promote()")
+	c.apply(topology.SetPrimary{Shard: fmt.Sprintf("s%d", shard+1), Node: to})
+}
+
+// apply changes the map as an operator does, again where a move has changed it meanwhile.
+func (c *cluster) apply(change topology.Change) {
+	c.t.Helper()
+	for tries := 0; ; tries++ {
+		_, err := c.keeper.Apply(c.t.Context(), change, topology.Actor{User: "dba"})
+		if err == nil {
+			return
+		}
+		if tries == 20 {
+			c.t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (c *cluster) until(what string, is func() bool) {
+	c.t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.t.Fatalf("it does not come to this: %s", what)
+		}
+	}
+}
+
+// move gives a move as the journal has it.
+func (c *cluster) move(id int64) (m Move) {
+	c.t.Helper()
+	records, err := c.catalog.LoadMoves(c.t.Context(), true)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, r := range records {
+		if r.ID == id {
+			if m, err = FromRecord(r); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+	return m
+}
+
+// busy keeps a fence on a shard from getting its lock, by transactions that are each too short to put a cutover off, until stop is called.
+func (c *cluster) busy(shard int) (stop func()) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				conn, err := pgx.Connect(ctx, c.on(shard).DSN(c.db[shard]))
+				if err != nil { // it was killed
+					time.Sleep(20 * time.Millisecond)
+					continue
+				}
+				_, _ = conn.Exec(ctx, "BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE")
+				hold := 300 * time.Millisecond
+				if n == 0 && i == 0 { // so that one begins before the other ends
+					hold /= 2
+				}
+				time.Sleep(hold)
+				_ = conn.Close(context.Background())
+			}
+		})
+	}
+	return sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestMoveSurvivesFailovers kills the primary of one side again and again while rows move and clients write: before the flip the copy begins
+// anew, after it the ranges stay, and the way back is given up. Nothing that was acknowledged is lost, and nothing is left over.
+func TestMoveSurvivesFailovers(t *testing.T) {
+	for side := range Side(2) {
+		t.Run(side.String(), func(t *testing.T) {
+			t.Parallel()
+			failovers(t, side)
+		})
+	}
+}
+
+func failovers(t *testing.T, side Side) {
+	on := [2]*pgtest.Server{pgtest.Shared(t), pgtest.Shared(t)}
+	on[side] = replicated(t)
+	c := newClusterOn(t, on)
+	c.fill(2000)
+	shard := int(side)
+	next := c.standby(shard)
+	w := c.write()
+	defer c.coordinate("p1")()
+	id := c.add(quarter(t))
+	c.await(id, Prepared)
+	c.order(id, OrderPause) // the copy begins, and stands still
+	c.await(id, Copying)
+	again := func() {
+		t.Helper()
+		before := c.move(id)
+		c.failover(shard, next)
+		c.until("the copy begins anew", func() bool { return c.move(id).Attempt > before.Attempt })
+		next = c.standby(shard)
+	}
+	again()
+
+	blocker := pgtest.Shared(t).Connect(t, c.db[side.other()]) // the cutover does not come
+	if _, err := blocker.Exec(t.Context(), "BEGIN; LOCK TABLE plans IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	c.order(id, OrderResume)
+	c.await(id, Streaming)
+	again()
+
+	c.await(id, Streaming)
+	stop := c.busy(0) // the cutover comes, and does not end
+	defer stop()
+	if _, err := blocker.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	c.await(id, Fenced)
+	again()
+	stop()
+
+	c.await(id, Soak)
+	c.failover(shard, next)
+	c.until("the way back is given up, and the fence is as it must be", func() bool {
+		m := c.move(id)
+		return m.State == Soak && m.ReverseLost && m.Alarmed && m.Refence == [2]bool{}
+	})
+	next = c.standby(shard)
+	c.order(id, OrderFinish)
+	c.await(id, Cleaning)
+	c.failover(shard, next)
+	if m := c.await(id, Cleaned); m.Primaries[side].Timeline != 6 {
+		t.Errorf("primaries: %+v", m.Primaries)
+	}
+	w.check()
+	c.leftovers()
+}
+
+// TestMoveOutlivesARestart holds that the same server is no other one after a crash.
+func TestMoveOutlivesARestart(t *testing.T) {
+	on := [2]*pgtest.Server{replicated(t), pgtest.Shared(t)}
+	c := newClusterOn(t, on)
+	c.fill(2000)
+	defer c.coordinate("p1")()
+	id := c.add(quarter(t))
+	c.await(id, Soak)
+	if err := on[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := on[0].Restart(); err != nil {
+		t.Fatal(err)
+	}
+	c.order(id, OrderReverse)
+	if m := c.await(id, Reversed); m.ReverseLost || m.Attempt != 1 {
+		t.Errorf("the restart was taken for a failover: %+v", m)
+	}
+	c.leftovers()
+}
