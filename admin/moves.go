@@ -38,7 +38,7 @@ const (
 )
 
 const moveColumns = `id# kind source target phase task paused ranges# share percent# rows# mb mb_per_s lag_bytes# eta pause_ms# attempt#
-	blockers error asked_by created updated`
+	alarm blockers error asked_by created updated`
 
 // moves are the verbs for moves that are in the journal.
 func moves() []verb {
@@ -145,7 +145,7 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 	return []any{
 		int64(m.ID), m.Kind.String(), m.Source, m.Target, m.State.String(), m.Task.String(), paused, int64(len(m.Ranges)), shareOf(m.Ranges),
 		percent, m.Rows, fmt.Sprintf("%.1f", float64(m.Bytes)/megabyte), rate, lag, eta, pause, int64(m.Attempt),
-		blockers, orNull(m.Error), m.Who, timeText(created), timeText(updated),
+		orNull(m.Alarm()), blockers, orNull(m.Error), m.Who, timeText(created), timeText(updated),
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"shardproxy/rebalance"
 	"shardproxy/rebalance/mover"
 	"shardproxy/topology"
@@ -246,7 +248,7 @@ func TestShowMoves(t *testing.T) {
 	j.records[0].Done = true
 	j.end(t, 1, func(m *rebalance.Move) { m.State, m.Task = rebalance.Copying, rebalance.TaskCopy })
 	j.end(t, 2, func(m *rebalance.Move) {
-		m.State, m.Task, m.Paused, m.Error, m.Blockers = rebalance.Streaming, rebalance.TaskBlockers, true, "no", []string{"pid 1", "pid 2"}
+		m.State, m.Task, m.Paused, m.Error, m.Blockers, m.Alarmed = rebalance.Streaming, rebalance.TaskBlockers, true, "no", []string{"pid 1", "pid 2"}, true
 	})
 	live, err := rebalance.FromRecord(j.records[1])
 	if err != nil {
@@ -255,9 +257,9 @@ func TestShowMoves(t *testing.T) {
 	live.Rows, live.Bytes = 100, 50_000_000
 	j.live = []rebalance.Status{{Move: live, Lag: 7, Copied: 10, Chunks: 40, Copying: 20 * time.Second}}
 	const (
-		first  = "1 move s2 s1 cleaned -  1 25.0000 100 12 3.4    45 1   root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
-		second = "2 split s1 s2 copying copy  1 37.5000 23 100 50.0 2.5 7 1m0s  1   root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
-		third  = "3 move s1 s2 streaming blockers yes 1 50.0000 85 0 0.0     1 pid 1; pid 2 no root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		first  = "1 move s2 s1 cleaned -  1 25.0000 100 12 3.4    45 1    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		second = "2 split s1 s2 copying copy  1 37.5000 23 100 50.0 2.5 7 1m0s  1    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		third  = "3 move s1 s2 streaming blockers yes 1 50.0000 85 0 0.0     1 stuck pid 1; pid 2 no root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
 	)
 	if got := run(t, conn, "SHOW MOVES"); got != second+", "+third {
 		t.Errorf("got  %q", got)
@@ -276,6 +278,39 @@ func TestShowMoves(t *testing.T) {
 	}
 	if got := run(t, conn, "SHOW MOVES 1"); got != "42601 SHOW MOVES: 1 is too much" {
 		t.Errorf("too much: %s", got)
+	}
+}
+
+// TestMoveAlarm holds that the metric goes up and down again, and tells of no move that has ended.
+func TestMoveAlarm(t *testing.T) {
+	var live []rebalance.Status
+	registry := prometheus.NewRegistry()
+	AddMoves(registry, func() []rebalance.Status { return live })
+	url, _ := httpServer(t, HTTPConfig{Metrics: registry})
+	for _, test := range []struct {
+		move rebalance.Move
+		want string
+	}{
+		{rebalance.Move{State: rebalance.FailedVerification, Alarmed: true}, "1 0 0"},
+		{rebalance.Move{State: rebalance.Soak, Alarmed: true, ReverseLost: true}, "0 1 0"},
+		{rebalance.Move{State: rebalance.Streaming, Alarmed: true}, "0 0 1"},
+		{rebalance.Move{State: rebalance.Streaming}, "0 0 0"},
+		{rebalance.Move{State: rebalance.Cleaned, Alarmed: true, ReverseLost: true}, "0 0 0"},
+	} {
+		live = []rebalance.Status{{Move: test.move}}
+		_, body := get(t, url+"/metrics")
+		var got []string
+		for _, reason := range rebalance.Alarms() {
+			_, after, _ := strings.Cut(body, "shardproxy_move_alarm{reason=\""+reason+"\"} ")
+			value, _, _ := strings.Cut(after, "\n")
+			got = append(got, value)
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%v: %v, want %s", test.move.State, got, test.want)
+		}
+		if has := strings.Contains(body, `shardproxy_moves{state="`+test.move.State.String()); has == test.move.State.Terminal() {
+			t.Errorf("%v: it is counted: %t", test.move.State, has)
+		}
 	}
 }
 

@@ -154,7 +154,7 @@ type BudgetTimer struct {
 	After time.Duration
 }
 
-// Alarm raises the alarm metric and the log. It stays until the move goes on.
+// Alarm logs that somebody must look at the move. Move.Alarm says so until the move goes on, and with it SHOW MOVES and the metric.
 type Alarm struct{ Text string }
 
 // Refuse tells the operator why an order is not followed.

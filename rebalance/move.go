@@ -226,6 +226,29 @@ func (m *Move) Overlaps(o *Move) bool {
 	return slices.ContainsFunc(m.Ranges, func(r Range) bool { return slices.ContainsFunc(o.Ranges, r.overlaps) })
 }
 
+// Reasons why somebody must look at a move.
+const (
+	alarmDiffers   = "failed-verification"
+	alarmNoWayBack = "no-way-back"
+	alarmStuck     = "stuck"
+)
+
+// Alarms gives all that Alarm may say.
+func Alarms() []string { return []string{alarmDiffers, alarmNoWayBack, alarmStuck} }
+
+// Alarm says why somebody must look at the move, "" if nobody must.
+func (m *Move) Alarm() string {
+	switch {
+	case !m.Alarmed || m.State.Terminal():
+		return ""
+	case m.State == FailedVerification:
+		return alarmDiffers
+	case m.ReverseLost:
+		return alarmNoWayBack
+	}
+	return alarmStuck
+}
+
 // Change is what the flip makes of the topology.
 func (m *Move) Change() topology.Change {
 	batch := make(topology.Batch, len(m.Ranges))
