@@ -38,7 +38,7 @@ const (
 )
 
 const moveColumns = `id# kind source target phase task paused ranges# share percent# rows# mb mb_per_s lag_bytes# eta pause_ms# attempt#
-	alarm blockers error asked_by created updated`
+	throttle alarm blockers error asked_by created updated`
 
 // moves are the verbs for moves that are in the journal.
 func moves() []verb {
@@ -119,7 +119,7 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 	if st != nil && st.Move.Rev >= m.Rev {
 		m = &st.Move
 	}
-	var paused, percent, rate, lag, eta, pause, blockers any
+	var paused, percent, rate, lag, eta, pause, throttle, blockers any
 	if m.Paused {
 		paused = "yes"
 	}
@@ -135,6 +135,9 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 	if st != nil && st.Lag >= 0 {
 		lag = st.Lag
 	}
+	if st != nil {
+		throttle = orNull(st.Throttle)
+	}
 	if st != nil && st.Copying > 0 && !m.Paused {
 		rate = fmt.Sprintf("%.1f", float64(m.Bytes)/megabyte/st.Copying.Seconds())
 		if st.Copied > 0 {
@@ -145,7 +148,7 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 	return []any{
 		int64(m.ID), m.Kind.String(), m.Source, m.Target, m.State.String(), m.Task.String(), paused, int64(len(m.Ranges)), shareOf(m.Ranges),
 		percent, m.Rows, fmt.Sprintf("%.1f", float64(m.Bytes)/megabyte), rate, lag, eta, pause, int64(m.Attempt),
-		orNull(m.Alarm()), blockers, orNull(m.Error), m.Who, timeText(created), timeText(updated),
+		throttle, orNull(m.Alarm()), blockers, orNull(m.Error), m.Who, timeText(created), timeText(updated),
 	}
 }
 

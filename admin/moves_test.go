@@ -210,7 +210,7 @@ func TestPlan(t *testing.T) {
 		Tables:    []mover.TableReport{{Table: users, Bytes: 4e6, Rows: 100, MovingRows: 30, MovingBytes: 1_200_000}},
 		Problems:  []mover.Problem{{Side: mover.Target, Table: users, Text: "there is no primary key", Hint: "add one"}, {Text: "slow", Warning: true}},
 		Blockers:  []mover.Blocker{{PID: 7, User: "job", State: "idle in transaction", Age: time.Hour, Query: "UPDATE x"}},
-		FreeSlots: [2]int{5, 0}, FreeSenders: [2]int{3, 3},
+		FreeSlots: [2]int{5, 0}, FreeSenders: [2]int{3, 3}, MaxSlotWALBytes: -1, BytesPerSecond: 100_000,
 	}
 	got := strings.Split(run(t, connect(t, c, "watcher"), "PLAN SPLIT RANGE 0x8000000000000000 TO s2"), ", ")
 	for i, want := range []string{
@@ -218,7 +218,9 @@ func TestPlan(t *testing.T) {
 		"table 1 public.users of 100 rows", "4.0 MB 1200000 30 ",
 		"room 1 s1 5 replication slots and 3 WAL senders are free; the move takes one of each   ",
 		"room 1 s2 0 replication slots and 3 WAL senders are free; the move takes one of each   ",
-		"room 1 s2 1.2 MB on disk for the rows", "and about as much for the log   ",
+		"room 1 s2 1.2 MB on disk for the rows", "and about as much for the log   A server does not say how much of its disk is free.",
+		"room 1 s1 keeps the log of what is written meanwhile: without a limit   ",
+		"time 1  some 12s for the copy at 0.1 MB/s (the limit)", "and 12s of leases   ",
 		"problem 1 s2", "public.users there is no primary key   add one",
 		"warning 1 s1 slow   ",
 		"blocker 1 s1 pid 7 on the source", "user job", "idle in transaction", "1h0m0s old: UPDATE x   The copy begins when it has ended.",
@@ -255,11 +257,11 @@ func TestShowMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	live.Rows, live.Bytes = 100, 50_000_000
-	j.live = []rebalance.Status{{Move: live, Lag: 7, Copied: 10, Chunks: 40, Copying: 20 * time.Second}}
+	j.live = []rebalance.Status{{Move: live, Lag: 7, Copied: 10, Chunks: 40, Copying: 20 * time.Second, Throttle: "at most 3.0 MB/s"}}
 	const (
-		first  = "1 move s2 s1 cleaned -  1 25.0000 100 12 3.4    45 1    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
-		second = "2 split s1 s2 copying copy  1 37.5000 23 100 50.0 2.5 7 1m0s  1    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
-		third  = "3 move s1 s2 streaming blockers yes 1 50.0000 85 0 0.0     1 stuck pid 1; pid 2 no root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		first  = "1 move s2 s1 cleaned -  1 25.0000 100 12 3.4    45 1     root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		second = "2 split s1 s2 copying copy  1 37.5000 23 100 50.0 2.5 7 1m0s  1 at most 3.0 MB/s    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		third  = "3 move s1 s2 streaming blockers yes 1 50.0000 85 0 0.0     1  stuck pid 1; pid 2 no root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
 	)
 	if got := run(t, conn, "SHOW MOVES"); got != second+", "+third {
 		t.Errorf("got  %q", got)

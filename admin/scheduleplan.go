@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -100,7 +101,9 @@ func moveRows(n int64, m *rebalance.Move, found look) (rows [][]any) {
 	for side, shard := range shards {
 		add("room", shard, fmt.Sprintf("%d replication slots and %d WAL senders are free; the move takes one of each", r.FreeSlots[side], r.FreeSenders[side]), "")
 	}
-	add("room", m.Target, fmt.Sprintf("%.1f MB on disk for the rows, and about as much for the log", float64(bytes)/megabyte), "")
+	add("room", m.Target, fmt.Sprintf("%.1f MB on disk for the rows, and about as much for the log", float64(bytes)/megabyte), "A server does not say how much of its disk is free.")
+	add("room", m.Source, "keeps the log of what is written meanwhile: "+keptLog(r.MaxSlotWALBytes), "")
+	add("time", "", copyTime(bytes, r.BytesPerSecond), "")
 	for _, p := range r.Problems {
 		item, subject := "problem", shards[p.Side]
 		if p.Warning {
@@ -115,6 +118,26 @@ func moveRows(n int64, m *rebalance.Move, found look) (rows [][]any) {
 		add("blocker", shards[b.Side], b.String(), "The copy begins when it has ended.")
 	}
 	return rows
+}
+
+func keptLog(most int64) string {
+	if most < 0 {
+		return "without a limit"
+	}
+	return fmt.Sprintf("%.1f MB at most", float64(most)/megabyte)
+}
+
+// copyRate is a guess, in bytes a second, for servers that do something else besides.
+const copyRate = 20e6
+
+// copyTime guesses how long the copy takes.
+func copyTime(bytes, limit int64) string {
+	rate, of := copyRate, "without a limit; servers differ"
+	if limit > 0 && float64(limit) < rate {
+		rate, of = float64(limit), "the limit"
+	}
+	took := time.Duration(float64(bytes) / rate * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("some %v for the copy at %.1f MB/s (%s), and %v of leases", took, rate/megabyte, of, 2*rebalance.LeaseWait)
 }
 
 // rangesNamed is how many ranges of a move a plan names.

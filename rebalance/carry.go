@@ -306,41 +306,6 @@ func (r *runner) closeCopy() {
 	}
 }
 
-func (r *runner) copy(ctx context.Context) error {
-	if r.copying == nil {
-		return errors.New("the snapshot of the copy has gone")
-	}
-	defer r.closeCopy()
-	r.copyBegan.Store(time.Now().UnixNano())
-	defer r.copyBegan.Store(0)
-	return r.there.Copy(ctx, r.copying, mover.CopyOptions{
-		Workers: copyWorkers,
-		Wait:    r.whileSuspended,
-		Progress: func(p mover.CopyProgress) {
-			r.chunks.Store(p.Chunks)
-			r.chunksTotal.Store(p.ChunksTotal)
-			select { // only for people: it need not come
-			case r.events <- taken{event: Progress{p.Rows, p.Bytes}}:
-			default:
-			}
-		},
-	})
-}
-
-// copyWorkers of one copy: more than two seldom help, as the target's log is the limit.
-const copyWorkers = 2
-
-func (r *runner) whileSuspended(ctx context.Context) error {
-	for r.suspended.Load() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(lookAgain):
-		}
-	}
-	return nil
-}
-
 // lookForBlockers looks for tables that are new, and names the transactions that hold a lock on the tables for longer than clients should wait. It also opens the
 // connections that the cutover needs.
 func (r *runner) lookForBlockers(ctx context.Context) error {

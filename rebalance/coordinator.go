@@ -33,7 +33,15 @@ type CoordinatorConfig struct {
 	Schema  func() *topology.Schema // that the shards have
 	// DSN says how a node is reached: directly, as a role that may move rows (docs/moves.md).
 	DSN func(topology.Node) string
-	Log *slog.Logger
+	// Limits of copies, as they are now; nil for none.
+	Limits func() CopyLimits
+	Log    *slog.Logger
+}
+
+// CopyLimits keep a copy from taking too much of the shards; 0 is no limit.
+type CopyLimits struct {
+	BytesPerSecond  int64 // of each move
+	ReplicaLagBytes int64 // of the target's log that a streaming replica of it may not have replayed yet
 }
 
 // Coordinator carries out the moves of the journal while it holds the lease. All proxies run one, and one of them acts.
@@ -49,6 +57,9 @@ type Coordinator struct {
 
 // NewCoordinator makes a Coordinator; Run starts it.
 func NewCoordinator(cfg CoordinatorConfig) *Coordinator {
+	if cfg.Limits == nil {
+		cfg.Limits = func() CopyLimits { return CopyLimits{} }
+	}
 	return &Coordinator{cfg: cfg, runners: make(map[MoveID]*runner)}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ type cluster struct {
 	catalogDB string
 	keeper    *topology.Keeper
 	schema    *topology.Schema
+	limits    atomic.Pointer[CopyLimits]  // nil: none
+	leader    atomic.Pointer[Coordinator] // the last one
 }
 
 const clusterTables = `CREATE TABLE users (user_id bigint PRIMARY KEY, v int NOT NULL);
@@ -126,8 +129,14 @@ func (w testWriter) Write(p []byte) (int, error) {
 func (c *cluster) coordinate(name string) (stop func()) {
 	coordinator := NewCoordinator(CoordinatorConfig{
 		Name: name, Cluster: "c", Catalog: c.catalog, Keeper: c.keeper, Schema: func() *topology.Schema { return c.schema },
-		DSN: c.dsn, Log: c.log(),
+		DSN: c.dsn, Log: c.log(), Limits: func() (l CopyLimits) {
+			if set := c.limits.Load(); set != nil {
+				l = *set
+			}
+			return l
+		},
 	})
+	c.leader.Store(coordinator)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = coordinator.Run(ctx) })

@@ -17,7 +17,11 @@ func (c *Coordinator) Preflight(ctx context.Context, m Move) (*mover.Report, err
 	if err := r.movers(); err != nil {
 		return nil, err
 	}
-	return look(ctx, r.there)
+	report, err := look(ctx, r.there)
+	if err == nil {
+		report.BytesPerSecond = c.cfg.Limits().BytesPerSecond
+	}
+	return report, err
 }
 
 // look is the preflight of a mover whose shards have fences, or will: their triggers would refuse what it writes and deletes.

@@ -44,6 +44,7 @@ type runner struct {
 
 	chunks, chunksTotal atomic.Int64 // of the copy
 	copyBegan           atomic.Int64 // in nanoseconds since 1970; 0: none runs
+	lagging             atomic.Pointer[string]
 	streaming           atomic.Pointer[mover.Stream]
 }
 
@@ -66,6 +67,8 @@ type Status struct {
 	Copied  int64         // chunks
 	Chunks  int64         // that there are
 	Copying time.Duration // since the copy began; 0: none runs
+	// Throttle says what slows the copy down or keeps it waiting, "" if nothing does.
+	Throttle string
 }
 
 // work is one effect that is being carried out.
@@ -237,6 +240,12 @@ func (r *runner) now() Status {
 	st.Lag, st.Copied, st.Chunks = -1, r.chunks.Load(), r.chunksTotal.Load()
 	if began := r.copyBegan.Load(); began != 0 {
 		st.Copying = time.Since(time.Unix(0, began))
+		if limit := r.c.cfg.Limits().BytesPerSecond; limit > 0 {
+			st.Throttle = fmt.Sprintf("at most %.1f MB/s", float64(limit)/1e6)
+		}
+		if lagging := r.lagging.Load(); lagging != nil {
+			st.Throttle = *lagging
+		}
 	}
 	if stream := r.streaming.Load(); stream != nil {
 		st.Lag = stream.Status().Lag

@@ -119,7 +119,7 @@ func (c *Console) Preflight(context.Context, rebalance.Move) (*mover.Report, err
 	return &mover.Report{
 		Tables:    []mover.TableReport{{Table: users, Bytes: 4e6, Rows: 100, MovingRows: 30, MovingBytes: 1_200_000}},
 		Problems:  []mover.Problem{{Side: mover.Target, Table: users, Text: "there is no primary key", Hint: "add one"}},
-		FreeSlots: [2]int{5, 6}, FreeSenders: [2]int{3, 4},
+		FreeSlots: [2]int{5, 6}, FreeSenders: [2]int{3, 4}, MaxSlotWALBytes: -1,
 	}, nil
 }
 

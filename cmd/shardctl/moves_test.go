@@ -22,17 +22,20 @@ func TestMoves(t *testing.T) {
 			t.Errorf("%s: status %d, %q", args, status, errOut)
 		}
 	}
-	run("split s1 --to s2 --plan", `move 1     s1 → s2: split: 1 range, 25.0000 % of the ring [c000000000000000,0000000000000000)  30 rows, 1.2 MB move
-  table    public.users: of 100 rows, 4.0 MB                                                   30 rows, 1.2 MB move
+	run("split s1 --to s2 --plan", `move 1     s1 → s2: split: 1 range, 25.0000 % of the ring [c000000000000000,0000000000000000)      30 rows, 1.2 MB move
+  table    public.users: of 100 rows, 4.0 MB                                                       30 rows, 1.2 MB move
   room     s1: 5 replication slots and 3 WAL senders are free; the move takes one of each
   room     s2: 6 replication slots and 4 WAL senders are free; the move takes one of each
   room     s2: 1.2 MB on disk for the rows, and about as much for the log
+             A server does not say how much of its disk is free.
+  room     s1: keeps the log of what is written meanwhile: without a limit
+  time     some 0s for the copy at 20.0 MB/s (without a limit; servers differ), and 12s of leases
   problem  s2, public.users: there is no primary key
              add one
 load       s1: 50.00 % now, 25.00 % afterwards
 load       s2: 50.00 % now, 75.00 % afterwards
 `, "", 0)
-	run("moves", "ID  KIND  SOURCE  TARGET  PHASE  PAUSED  PERCENT  ROWS  MB  MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  BLOCKERS  ERROR\n", "", 0)
+	run("moves", "ID  KIND  SOURCE  TARGET  PHASE  PAUSED  PERCENT  ROWS  MB  MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR\n", "", 0)
 	run("split s1 --to s2", "move 1: split, 1 range, 25.0000 % of the ring, from s1 to s2\n", "", 0)
 	run("moves pause 1", "move 1: pause followed\n", "", 0)
 	run("reverse 1", "", "shardctl: move 1 does not follow the order reverse: it is copying (SQLSTATE 55000). SHOW MOVES ALL tells how far it is.\n", 1)
@@ -40,13 +43,13 @@ load       s2: 50.00 % now, 75.00 % afterwards
 	run("abort 1", "", "shardctl: move 1 has ended: it is aborted (SQLSTATE 55000). SHOW MOVES lists those that go on.\n", 1)
 	run("finish 9", "", "shardctl: there is no move 9 (SQLSTATE 42704). SHOW MOVES ALL lists them.\n", 1)
 	run("split 0x4000000000000000 --into 3 --to s1 --wait", `move 2: split, 1 range, 33.3333 % of the ring, from s2 to s1
-ID  KIND   SOURCE  TARGET  PHASE  PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  BLOCKERS  ERROR
-2   split  s2      s1      soak   -       100      0     0.0  -         -          -    -         -         -
+ID  KIND   SOURCE  TARGET  PHASE  PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
+2   split  s2      s1      soak   -       100      0     0.0  -         -          -    -         -         -      -         -
 `, "", 0)
 	run("verify --move 2", "id        2\nphase     soak\nverified  yes\ndetail    both shards had the same rows of the ranges\n", "", 0)
 	run("move --table users --key 42 --to s2 --wait --finish", `move 3: move, 1 range, 25.0000 % of the ring, from s1 to s2
-ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  BLOCKERS  ERROR
-3   move  s1      s2      cleaned  -       100      0     0.0  -         -          -    -         -         -
+ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
+3   move  s1      s2      cleaned  -       100      0     0.0  -         -          -    -         -         -      -         -
 `, "", 0)
 	run("merge 0x4000000000000000", "move 4: merge, 1 range, 25.0000 % of the ring, from s1 to s2\n", "", 0)
 	run("isolate --table users --key 42 --to s1", "epoch 8: split at e63218bcfb84b17f; split at e63218bcfb84b180\n", "", 0)
@@ -56,8 +59,8 @@ ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYT
 	run("shard drain s2", "epoch 9: drain shard s2\nmove 5: drain, 1 range, 50.0000 % of the ring, from s2 to s1\n", "", 0)
 	c.FailMoves("the disk\nis full")
 	run("move 0x4000000000000000 --to s1 --wait", `move 6: move, 1 range, 50.0000 % of the ring, from s2 to s1
-ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  BLOCKERS  ERROR
-6   move  s2      s1      aborted  -       -        0     0.0  -         -          -    -         -         the disk is full
+ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
+6   move  s2      s1      aborted  -       -        0     0.0  -         -          -    -         -         -      -         the disk is full
 `, "shardctl: move 6 was aborted: the disk is full\n", 1)
 }
 

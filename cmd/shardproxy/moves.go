@@ -36,7 +36,12 @@ func (s *service) newCoordinator() (*rebalance.Coordinator, error) {
 	return rebalance.NewCoordinator(rebalance.CoordinatorConfig{
 		Name: name, Cluster: s.config.Cluster.Name, Catalog: s.keeper.Catalog(), Keeper: s.keeper,
 		Schema: func() *topology.Schema { return s.server.Snapshot().Schema },
-		DSN:    func(n topology.Node) string { return nodeDSN(s.process.config.Load(), n) }, Log: s.log,
+		DSN:    func(n topology.Node) string { return nodeDSN(s.process.config.Load(), n) },
+		Limits: func() rebalance.CopyLimits {
+			m := &s.process.config.Load().Moves
+			return rebalance.CopyLimits{BytesPerSecond: int64(m.CopyBytesPerSecond), ReplicaLagBytes: int64(m.ReplicaLagBytes)}
+		},
+		Log: s.log,
 	}), nil
 }
 

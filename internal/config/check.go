@@ -40,6 +40,7 @@ func (c *Config) Check() []Problem {
 	k.users(c.Users)
 	k.pool(&c.Pool)
 	k.limits(&c.Limits)
+	k.moves(&c.Moves)
 	k.serverTLS(&c.ServerTLS)
 	k.cluster(&c.Cluster)
 	if c.Catalog.DSN == "" {
@@ -313,6 +314,12 @@ func (k *checker) limits(l *Limits) {
 	k.between("limits.parser_tokens", l.ParserTokens, 100, 2500)
 	k.between("limits.plan_cache_entries", l.PlanCacheEntries, 1, maxCount)
 	k.between("limits.prepared_statements", l.PreparedStatements, 1, maxCount)
+}
+
+func (k *checker) moves(m *Moves) {
+	const most = 1 << 50 // bytes, of no use beyond
+	k.between("moves.copy_bytes_per_second", m.CopyBytesPerSecond, 0, most)
+	k.between("moves.replica_lag_bytes", m.ReplicaLagBytes, 0, most)
 }
 
 // systemRoots as server_tls.root_cert stands for the authorities of the operating system.

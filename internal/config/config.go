@@ -17,6 +17,7 @@ type Config struct {
 	Users     []User    `toml:"users"`
 	Pool      Pool      `toml:"pool"`
 	Limits    Limits    `toml:"limits"`
+	Moves     Moves     `toml:"moves"`
 	ServerTLS ServerTLS `toml:"server_tls"`
 	Cluster   Cluster   `toml:"cluster"`
 	Shards    []Shard   `toml:"shards"`
@@ -114,6 +115,12 @@ type Limits struct {
 	ParserTokens       int `toml:"parser_tokens"`
 	PlanCacheEntries   int `toml:"plan_cache_entries"`
 	PreparedStatements int `toml:"prepared_statements"`
+}
+
+// Moves bound what the copy of rows from shard to shard may take.
+type Moves struct {
+	CopyBytesPerSecond int `toml:"copy_bytes_per_second"`
+	ReplicaLagBytes    int `toml:"replica_lag_bytes"`
 }
 
 // ServerTLS is TLS towards the nodes, with libpq's meaning of sslmode.

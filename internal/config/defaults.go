@@ -42,6 +42,7 @@ func Default() *Config {
 			PlanCacheEntries:   10_000,
 			PreparedStatements: 1000,
 		},
+		Moves:     Moves{ReplicaLagBytes: 256 << 20}, // some seconds of a replica's work
 		ServerTLS: ServerTLS{SSLMode: "prefer"},
 		Cluster:   Cluster{Name: "shardproxy", Database: "app"},
 		Shards:    []Shard{},

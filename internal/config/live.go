@@ -65,6 +65,8 @@ const keys = `
 	tables.columns              restart
 	tables.named                restart
 	tables.unlisted             restart
+	moves.copy_bytes_per_second live
+	moves.replica_lag_bytes     live
 	catalog.dsn                 restart
 	catalog.state_file          restart
 	gossip.listen               restart

@@ -134,7 +134,7 @@ func TestCopyCanBeDoneAgain(t *testing.T) {
 	w := newWorld(t, plainRole, notesSchema, notes())
 	w.exec(Source, "INSERT INTO notes SELECT i, i, repeat('x', 3000) FROM generate_series(1, 1000) i")
 	for range 3 {
-		w.copy(CopyOptions{Workers: 2, BytesPerSecond: 100 << 20})
+		w.copy(CopyOptions{Workers: 2, BytesPerSecond: func() int64 { return 100 << 20 }})
 		w.same()
 		w.exec(Source, "UPDATE notes SET n = coalesce(n, 0) + 1; DELETE FROM notes WHERE id % 10 = 0 AND n = 1")
 	}

@@ -55,7 +55,7 @@ func (m *Mover) clear(ctx context.Context, side Side, conn *pgx.Conn, replica bo
 			return err
 		}
 	}
-	c := cleaner{mover: m, conn: conn, replica: replica, options: options, throttle: newThrottle(options.RowsPerSecond)}
+	c := cleaner{mover: m, conn: conn, replica: replica, options: options, throttle: &throttle{perSecond: func() int64 { return options.RowsPerSecond }}}
 	if c.fenced, err = m.disowned(ctx, conn); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const (
 // CopyOptions of a copy; the zero value is one worker at full speed.
 type CopyOptions struct {
 	Workers        int                         // at least 1 is taken
-	BytesPerSecond int64                       // of all workers together; 0 for no limit
+	BytesPerSecond func() int64                // of all workers together, asked again and again; nil or 0 for no limit
 	Wait           func(context.Context) error // if not nil, called before each chunk; it may take its time
 	Progress       func(CopyProgress)          // if not nil, called after each chunk, from several goroutines
 }
@@ -74,7 +74,10 @@ func (m *Mover) Copy(ctx context.Context, snapshot *Snapshot, options CopyOption
 	if err := m.makeRoom(ctx, target, replica, &p, s); err != nil {
 		return err
 	}
-	c := copier{mover: m, snapshot: snapshot, options: options, throttle: newThrottle(options.BytesPerSecond)}
+	if options.BytesPerSecond == nil {
+		options.BytesPerSecond = func() int64 { return 0 }
+	}
+	c := copier{mover: m, snapshot: snapshot, options: options, throttle: &throttle{perSecond: options.BytesPerSecond}}
 	if err := c.run(ctx, source, s, replica); err != nil {
 		return err
 	}

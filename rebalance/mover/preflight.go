@@ -32,6 +32,8 @@ type Report struct {
 	FreeSlots, FreeSenders [2]int
 	// MaxSlotWALBytes is max_slot_wal_keep_size of the source, -1 for no limit: a copy during which more is written loses its slot.
 	MaxSlotWALBytes int64
+	// BytesPerSecond is the limit of the copy, 0 for none. The coordinator fills it in.
+	BytesPerSecond int64
 }
 
 // TableReport is about one table on the source.

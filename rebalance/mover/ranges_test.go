@@ -97,7 +97,8 @@ func TestMoveName(t *testing.T) {
 
 func TestThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(1 << 20)
+		limit := int64(1 << 20)
+		th := &throttle{perSecond: func() int64 { return limit }}
 		from := time.Now()
 		for range 100 {
 			if err := th.wait(t.Context(), 1<<16); err != nil {
@@ -107,6 +108,11 @@ func TestThrottle(t *testing.T) {
 		if took := time.Since(from).Round(100 * time.Millisecond); took < 6*time.Second || took > 6300*time.Millisecond {
 			t.Errorf("6.25 MB at 1 MB/s took %v", took)
 		}
+		limit = 0
+		if err := th.wait(t.Context(), 1<<30); err != nil || time.Since(from) > 6300*time.Millisecond {
+			t.Errorf("without a limit: %v after %v", err, time.Since(from))
+		}
+		limit = 1 << 20
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errStopTest)
 		if err := th.wait(ctx, 1<<20); !errors.Is(err, errStopTest) {
