@@ -48,7 +48,11 @@ func (s *Session) copy(ctx context.Context, t *router.Template, sql string) erro
 	if err := s.heldKeys(); err != nil {
 		return err
 	}
-	if err := s.heedAll(s.everyShard()); err != nil {
+	shards, err := s.allShards()
+	if err != nil {
+		return err
+	}
+	if err := s.heedAll(shards); err != nil {
 		return err
 	}
 	sql = string([]byte(sql)) // the client's buffer is read into from here on
@@ -144,8 +148,12 @@ func (in *copyIn) run(ctx context.Context, c *router.CopyStmt) (tag string, err 
 			return "", err
 		}
 	} else {
-		for i := range s.snap.Shards {
-			l, err := in.open(ctx, topology.ShardID(i), i == 0)
+		shards, err := s.allShards()
+		if err != nil {
+			return "", err
+		}
+		for i, shard := range slices.Clone(shards) {
+			l, err := in.open(ctx, shard, i == 0)
 			if err != nil {
 				return "", in.fail(err)
 			}

@@ -10,7 +10,8 @@ import (
 // Between two of its statements a transaction goes over to a later map where that makes no difference to it:
 //
 //   - each of its statements sees what has been committed by then, so that nothing which it has read binds it to a shard, and
-//   - the shards on which it has written, or locked rows, own all that they did, and no cutover waits for it to end there.
+//   - the shards on which it has written, or locked rows, own all that they did, and no cutover waits for it to end there, and
+//   - what it has done on all shards is on all of that map.
 //
 // Any other stays with its map. What it does where key ranges have moved meanwhile is refused with 40001, and it is to run again.
 
@@ -43,7 +44,7 @@ func (s *Session) readsCommitted(l *lane) bool {
 
 // follows says whether the session may go over to a map.
 func (s *Session) follows(next *topology.Snapshot) bool {
-	if s.holdsMap() {
+	if s.holdsMap() || s.leavesOut(next) {
 		return false
 	}
 	return !slices.ContainsFunc(s.lanes, func(l *lane) bool {

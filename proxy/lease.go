@@ -208,6 +208,8 @@ func (s *Session) again(ctx context.Context, err error) (bool, error) {
 	case err == nil:
 		return false, nil
 	case errors.As(err, &stale):
+	case err == errJoining:
+		return s.endOfJoin(ctx)
 	case errors.As(err, &refused) && refused == router.Held:
 		return s.endOfHold(ctx, err)
 	default:

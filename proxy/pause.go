@@ -57,12 +57,16 @@ func (s *Server) mustKnow(shard string) error {
 
 // unpaused gives the shard, or where an operator has paused that, the next one that is not: for what any can answer.
 func (s *Session) unpaused(shard topology.ShardID) topology.ShardID {
+	shards := s.routes.snap.Shards
+	n := topology.ShardID(len(shards))
+	for shards[shard].State == topology.ShardJoining { // not all are: somebody owns the keys
+		shard = (shard + 1) % n
+	}
 	if !s.srv.pools.Paused(s.shardName(shard)) || s.srv.pools.Paused("") {
 		return shard
 	}
-	n := topology.ShardID(len(s.routes.snap.Shards))
 	for i := range n {
-		if other := (shard + i) % n; !s.srv.pools.Paused(s.shardName(other)) {
+		if other := (shard + i) % n; !s.srv.pools.Paused(s.shardName(other)) && shards[other].State != topology.ShardJoining {
 			return other
 		}
 	}

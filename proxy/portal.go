@@ -250,7 +250,9 @@ func (s *Session) reroute(ctx context.Context, at *portal) error {
 		return err
 	}
 	shards, err := s.destinationOf(at.prep, &at.bound.message)
-	if err != nil {
+	if again, err := s.again(ctx, err); again {
+		return s.reroute(ctx, at)
+	} else if err != nil {
 		return err
 	}
 	at.bound.shards, at.bound.epoch = slices.Clone(shards), s.routes.snap.Epoch

@@ -359,8 +359,13 @@ func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardI
 			return nil, err
 		}
 		return s.shards, nil
-	case router.Scatter, router.All, router.AllBare:
+	case router.Scatter:
 		return s.everyShard(), s.heldKeys()
+	case router.All, router.AllBare:
+		if err := s.heldKeys(); err != nil {
+			return nil, err
+		}
+		return s.allShards()
 	case router.Cursor:
 		if shard, ok := s.tx.cursors[t.Name]; ok {
 			return append(s.shards[:0], shard), nil
@@ -375,10 +380,13 @@ func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardI
 	return append(s.shards[:0], s.anyShard()), nil
 }
 
+// everyShard gives those that may own keys.
 func (s *Session) everyShard() []topology.ShardID {
 	s.shards = s.shards[:0]
 	for i := range s.snap.Shards {
-		s.shards = append(s.shards, topology.ShardID(i))
+		if s.snap.Shards[i].State != topology.ShardJoining {
+			s.shards = append(s.shards, topology.ShardID(i))
+		}
 	}
 	return s.shards
 }

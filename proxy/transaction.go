@@ -29,6 +29,7 @@ type transaction struct {
 	before                 *backend.Settings
 	cursors                map[string]topology.ShardID
 	isolation              string // as PostgreSQL calls it, "" where no shard was asked
+	everywhere             bool   // it has done something on all shards, or tried to
 }
 
 // logged is one statement that every lane of the transaction must have seen.
@@ -50,7 +51,7 @@ func (t *transaction) note(e logged) {
 func (t *transaction) begin(sql string, settings *backend.Settings) {
 	t.open, t.failed, t.implicit, t.doomed = true, false, false, false
 	t.log, t.sequence, t.local = append(t.log[:0], logged{sql: sql}), 0, nil
-	t.before, t.isolation = settings, ""
+	t.before, t.isolation, t.everywhere = settings, "", false
 	clear(t.cursors)
 }
 

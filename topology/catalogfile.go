@@ -123,12 +123,9 @@ func (f *File) shards() ([]Shard, error) {
 	shards := make([]Shard, len(f.Shards))
 	for i, s := range f.Shards {
 		shards[i].Name = s.Name
-		switch s.State {
-		case "", ShardActive.String():
-		case ShardDraining.String():
-			shards[i].State = ShardDraining
-		default:
-			return nil, fmt.Errorf("shards[%d].state: %q is neither active nor draining", i, s.State)
+		var known bool
+		if shards[i].State, known = parseShardState(cmp.Or(s.State, ShardActive.String())); !known {
+			return nil, fmt.Errorf("shards[%d].state: %q is neither active, draining nor joining", i, s.State)
 		}
 		for j, n := range s.Nodes {
 			node := Node{Host: n.Host, Port: n.Port, Database: n.Database, Role: Primary}

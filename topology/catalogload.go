@@ -73,9 +73,8 @@ func (l *catalogLoader) readShards(ctx context.Context) error {
 	var name, state string
 	return l.each(ctx, "SELECT id, name, state FROM shardproxy.shards ORDER BY id", []any{&id, &name, &state}, func() error {
 		s := Shard{Name: name}
-		if state == ShardDraining.String() {
-			s.State = ShardDraining
-		} else if state != ShardActive.String() {
+		var known bool
+		if s.State, known = parseShardState(state); !known {
 			return fmt.Errorf("%w: shard %q has the unknown state %q", ErrDamaged, name, state)
 		}
 		l.content.Shards, l.ids = append(l.content.Shards, s), append(l.ids, id)

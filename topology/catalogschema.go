@@ -17,6 +17,7 @@ var migrations = []string{
 	"migrations/0001_catalog.sql",
 	"migrations/0002_moves.sql",
 	"migrations/0003_moving.sql",
+	"migrations/0004_joining.sql",
 }
 
 // migrationLock is the advisory lock that keeps two programs from migrating one database.

@@ -78,7 +78,11 @@ func (c AddShard) String() string {
 	for i, n := range c.Shard.Nodes {
 		nodes[i] = fmt.Sprintf("%v %v", n.Role, n)
 	}
-	return fmt.Sprintf("add shard %s (%s)", c.Shard.Name, strings.Join(nodes, ", "))
+	verb := "add"
+	if c.Shard.State == ShardJoining {
+		verb = "begin to add"
+	}
+	return fmt.Sprintf("%s shard %s (%s)", verb, c.Shard.Name, strings.Join(nodes, ", "))
 }
 
 func (c RemoveShard) String() string { return "remove shard " + c.Name }
@@ -90,7 +94,7 @@ func (c SetShardState) String() string {
 	case ShardDraining:
 		return "drain shard " + c.Name
 	}
-	return fmt.Sprintf("set shard %s to state %d", c.Name, c.State)
+	return fmt.Sprintf("set shard %s to state %v", c.Name, c.State)
 }
 
 func (c AddNode) String() string {

@@ -111,7 +111,7 @@ func checkShard(s *Shard) error {
 	if err := checkName("a shard's name", s.Name, nameMax); err != nil {
 		return err
 	}
-	if s.State > ShardDraining {
+	if s.State > ShardJoining {
 		return fmt.Errorf("shard %q has the unknown state %d", s.Name, s.State)
 	}
 	if len(s.Nodes) > NodesMax {

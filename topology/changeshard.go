@@ -83,8 +83,13 @@ func (c SetShardState) apply(d *draft) error {
 		return err
 	}
 	s := d.Shards[id]
-	if s.State == c.State {
+	switch {
+	case s.State == c.State:
 		return fmt.Errorf("it is %v already", s.State)
+	case c.State == ShardJoining:
+		return errors.New("only a new shard can be joining")
+	case s.State == ShardJoining && c.State != ShardActive:
+		return errors.New("it is being added")
 	}
 	s.State = c.State
 	if err := checkShard(&s); err != nil {

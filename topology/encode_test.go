@@ -197,7 +197,7 @@ func TestNewRefuses(t *testing.T) {
 		"longer than 63":                  func(c *Content) { c.Shards[1].Name = long },
 		"not printable":                   func(c *Content) { c.Shards[1].Name = "a\nb" },
 		`"\xff", is not printable`:        func(c *Content) { c.Shards[1].Name = "\xff" },
-		"unknown state 2":                 func(c *Content) { c.Shards[1].State = 2 },
+		"unknown state 3":                 func(c *Content) { c.Shards[1].State = 3 },
 		`"s10" has 0 primaries`:           func(c *Content) { c.Shards[1].Nodes = nil },
 		`"s1" has 2 primaries`:            func(c *Content) { c.Shards[0].Nodes[1].Role = Primary },
 		"more than 16":                    func(c *Content) { c.Shards[0].Nodes = make([]Node, 17) },

@@ -42,13 +42,24 @@ type ShardState uint8
 const (
 	ShardActive   ShardState = iota
 	ShardDraining            // keeps what it owns until that is moved away, and is given nothing more
+	// ShardJoining is being made like the others. It owns nothing and is asked nothing. What every shard must do, such as writes of
+	// reference tables, waits until it is active, and then goes there too.
+	ShardJoining
 )
 
+var shardStates = [...]string{ShardActive: "active", ShardDraining: "draining", ShardJoining: "joining"}
+
 func (s ShardState) String() string {
-	if s == ShardDraining {
-		return "draining"
+	if int(s) < len(shardStates) {
+		return shardStates[s]
 	}
-	return "active"
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// parseShardState reads what String gives.
+func parseShardState(text string) (ShardState, bool) {
+	i := slices.Index(shardStates[:], text)
+	return ShardState(max(i, 0)), i >= 0
 }
 
 // Shard is one primary with its replicas. Its name is its identity; a ShardID is its place in one snapshot.
