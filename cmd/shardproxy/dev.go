@@ -63,6 +63,7 @@ finds the data again.`,
 	f.IntVar(&o.cluster.Shards, "shards", 0, "number of shards (default 4, or as found in the folder)")
 	f.IntVar(&o.cluster.Servers, "servers", 0, "number of primaries that share the shards (default one per shard, at most 4)")
 	f.IntVar(&o.cluster.Replicas, "replicas", 1, "replicas of each primary")
+	f.IntVar(&o.cluster.Spares, "spare", 0, "primaries that are no shards, each with an empty database: dev.json names them for shardctl shard add")
 	f.BoolVar(&o.cluster.Ephemeral, "ephemeral", false, "do not sync to disk, and remove the data at the end")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:6432", "address of the proxy; port 0 takes a free one")
 	f.StringVar(&o.http, "http", "127.0.0.1:9932", "address of metrics and health; port 0 takes a free one")
@@ -286,6 +287,9 @@ func greet(out io.Writer, c *devcluster.Cluster, a address, config string, proxi
 		fmt.Fprintf(out, "           %s\n", p.DSN)
 	}
 	fmt.Fprintf(out, "  console  %s%s\n", dsn, devcluster.AdminDatabase)
+	for _, n := range c.Spares {
+		fmt.Fprintf(out, "  spare    %s\n", postgres.DSN(devcluster.User, devcluster.Password, n.Host, n.Port, n.Database))
+	}
 	fmt.Fprintf(out, "  metrics  %s/metrics\n", proxies[0].HTTP)
 	fmt.Fprintf(out, "  all      %s/dev.json\n\n", c.Dir)
 	fmt.Fprintf(out, "Try:\n  psql %s%s -c 'CREATE TABLE users (id bigint PRIMARY KEY, email text)'\n", dsn, devcluster.Database)

@@ -14,6 +14,7 @@ type Dev struct {
 	Proxies []ProxyInfo `json:"proxies"`
 	Catalog string      `json:"catalog"`
 	Shards  []Shard     `json:"shards"` // in the order of their key ranges
+	Spares  []Node      `json:"spares"` // in no map, with an empty database each
 }
 
 // ProxyInfo is one proxy process.

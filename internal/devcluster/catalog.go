@@ -39,7 +39,7 @@ func (c *Cluster) SyncCatalog(ctx context.Context, explicit map[topology.TableNa
 	if err != nil {
 		return err
 	}
-	changes := nodeChanges(have, want)
+	changes := nodeChanges(have, append(slices.Clone(want.Shards), c.joined(have)...))
 	for table, column := range explicit {
 		if have.Rules.Explicit[table] != column {
 			changes = append(changes, topology.SetTable{Table: table, Column: column})
@@ -59,12 +59,24 @@ func (c *Cluster) SyncCatalog(ctx context.Context, explicit map[topology.TableNa
 	return nil
 }
 
-// nodeChanges gives the changes by which the nodes of have become those of want, shard by shard.
-func nodeChanges(have, want *topology.Snapshot) (changes topology.Batch) {
+// joined are the spare primaries that are shards by now, found again by the ports of the last start.
+func (c *Cluster) joined(have *topology.Snapshot) (shards []topology.Shard) {
+	for i, m := range c.spares {
+		for _, s := range have.Shards {
+			if n := s.Nodes[0]; n.Host == m.pg.Host() && n.Port == c.ports[m.name] && n.Database == Database {
+				shards = append(shards, topology.Shard{Name: s.Name, Nodes: []topology.Node{c.Spares[i]}})
+			}
+		}
+	}
+	return shards
+}
+
+// nodeChanges gives the changes by which the nodes of have become those that are wanted, shard by shard.
+func nodeChanges(have *topology.Snapshot, want []topology.Shard) (changes topology.Batch) {
 	same := func(a topology.Node) func(topology.Node) bool {
 		return func(b topology.Node) bool { return a.Host == b.Host && a.Port == b.Port && a.Database == b.Database }
 	}
-	for _, shard := range want.Shards {
+	for _, shard := range want {
 		id, ok := have.ShardByName(shard.Name)
 		if !ok {
 			continue // dev never changes the number of shards

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type Cluster struct {
 	Dir     string
 	Shards  []topology.Shard // in the order of their ranges
+	Spares  []topology.Node  // primaries in no map, with an empty database each, until one is added as a shard
 	Servers int
 	Major   int // PostgreSQL's version
 	Catalog string
@@ -29,6 +31,8 @@ type Cluster struct {
 	shape     shape
 	primaries []*member
 	replicas  []*member
+	spares    []*member
+	ports     map[string]int // of the last start, by member
 	catalog   *member
 	log       *slog.Logger
 	stop      func() error
@@ -110,17 +114,23 @@ func (c *Cluster) open(ctx context.Context, o Options, bin postgres.Binaries) er
 func (c *Cluster) layOut(bin postgres.Binaries, st state) (err error) {
 	c.shape = st.shape
 	l := layout{bin: bin, folder: c.folder, ports: st.Ports, ephemeral: st.Ephemeral}
-	c.primaries, c.replicas, c.catalog, err = l.members(st.shape)
+	c.ports = st.Ports
+	c.primaries, c.replicas, c.spares, c.catalog, err = l.members(st.shape)
 	return err
 }
 
 func (c *Cluster) all() []*member {
-	return append(append([]*member{c.catalog}, c.primaries...), c.replicas...)
+	return append(c.takingWrites(), c.replicas...)
+}
+
+// takingWrites are all but the replicas.
+func (c *Cluster) takingWrites() []*member {
+	return slices.Concat([]*member{c.catalog}, c.primaries, c.spares)
 }
 
 // startServers starts the primaries and the catalog, then the replicas, a few at a time.
 func (c *Cluster) startServers(ctx context.Context) error {
-	for _, wave := range [][]*member{append([]*member{c.catalog}, c.primaries...), c.replicas} {
+	for _, wave := range [][]*member{c.takingWrites(), c.replicas} {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(max(2, runtime.NumCPU()))
 		for _, m := range wave {
@@ -156,6 +166,9 @@ func (c *Cluster) describe() {
 			})
 		}
 		c.Shards = append(c.Shards, s)
+	}
+	for _, m := range c.spares {
+		c.Spares = append(c.Spares, topology.Node{Host: m.pg.Host(), Port: m.pg.Port(), Database: Database})
 	}
 }
 
@@ -206,7 +219,7 @@ func (c *Cluster) stopAll() error {
 		}
 		wg.Wait()
 	}
-	stop(append([]*member{c.catalog}, c.primaries...))
+	stop(c.takingWrites())
 	stop(c.replicas)
 	if err := os.Remove(c.folder.path("dev.json")); err != nil && !os.IsNotExist(err) {
 		errs = append(errs, err)

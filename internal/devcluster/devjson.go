@@ -1,6 +1,9 @@
 package devcluster
 
-import "shardproxy/internal/postgres"
+import (
+	"shardproxy/internal/postgres"
+	"shardproxy/topology"
+)
 
 // ProxyInfo is one running proxy as dev.json names it.
 type ProxyInfo struct {
@@ -24,6 +27,7 @@ type devJSON struct {
 	Proxies []ProxyInfo `json:"proxies"`
 	Catalog string      `json:"catalog"`
 	Shards  []shardJSON `json:"shards"`
+	Spares  []nodeJSON  `json:"spares,omitempty"` // that were no shards when the cluster was made
 }
 
 type shardJSON struct {
@@ -53,6 +57,9 @@ func (c *Cluster) WriteDevJSON(proxies []ProxyInfo) error {
 			})
 		}
 		doc.Shards = append(doc.Shards, shard)
+	}
+	for _, m := range c.spares {
+		doc.Spares = append(doc.Spares, nodeJSON{Role: topology.Primary.String(), DSN: m.pg.DSNAs(User, Password, Database), PID: m.pg.PID()})
 	}
 	return c.folder.writeJSON("dev.json", doc, 0o644)
 }

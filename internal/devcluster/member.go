@@ -132,7 +132,7 @@ func (m *member) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// layout makes the members of a cluster: primaries in the order of their shards, their replicas, the catalog.
+// layout makes the members of a cluster: primaries in the order of their shards, their replicas, spare primaries, the catalog.
 type layout struct {
 	bin       postgres.Binaries
 	folder    *folder
@@ -140,7 +140,7 @@ type layout struct {
 	ephemeral bool
 }
 
-func (l layout) members(s shape) (primaries, replicas []*member, catalog *member, err error) {
+func (l layout) members(s shape) (primaries, replicas, spares []*member, catalog *member, err error) {
 	for i := range s.Servers {
 		p := &member{name: fmt.Sprintf("server%d/primary", i+1)}
 		for shard := range s.Shards {
@@ -149,7 +149,7 @@ func (l layout) members(s shape) (primaries, replicas []*member, catalog *member
 			}
 		}
 		if err := l.attach(p, len(p.databases)); err != nil {
-			return nil, nil, nil, err
+			return nil, nil, nil, nil, err
 		}
 		primaries = append(primaries, p)
 		for j := range s.Replicas {
@@ -158,13 +158,20 @@ func (l layout) members(s shape) (primaries, replicas []*member, catalog *member
 				primary: p, slot: fmt.Sprintf("replica%d", j+1),
 			}
 			if err := l.attach(r, len(p.databases)); err != nil {
-				return nil, nil, nil, err
+				return nil, nil, nil, nil, err
 			}
 			replicas = append(replicas, r)
 		}
 	}
+	for i := range s.Spares {
+		p := &member{name: fmt.Sprintf("spare%d/primary", i+1), databases: []login{{User, Password, Database}}}
+		if err := l.attach(p, 1); err != nil {
+			return nil, nil, nil, nil, err
+		}
+		spares = append(spares, p)
+	}
 	catalog = &member{name: "catalog/primary", databases: []login{{catalogUser, catalogPassword, catalogDatabase}}}
-	return primaries, replicas, catalog, l.attach(catalog, 1)
+	return primaries, replicas, spares, catalog, l.attach(catalog, 1)
 }
 
 // attach gives the member its (not yet running) server.

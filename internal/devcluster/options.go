@@ -22,6 +22,7 @@ const (
 	defaultReplicas   = 1
 	shardsMax         = 1000 // names have three digits; a database takes 8 MB
 	serversMax        = 64
+	sparesMax         = 16
 	replicasMax       = 4 // a replica costs as much memory and disk as its primary
 )
 
@@ -32,6 +33,7 @@ type Options struct {
 	Shards   int    // 0: as found, else 4
 	Servers  int    // 0: as found, else one per shard, at most 4
 	Replicas int    // per server; below 0: as found, else 1
+	Spares   int    // primaries that are no shard, each with an empty database; 0: as found, else none
 	// Ephemeral clusters are removed by Stop, do not sync to disk, and end with this process even if it is killed.
 	Ephemeral bool
 	Log       *slog.Logger // nil: silent
@@ -45,6 +47,8 @@ func (o Options) validate() error {
 		return fmt.Errorf("%d shards: 1 to %d are possible", o.Shards, shardsMax)
 	case o.Servers < 0 || o.Servers > serversMax:
 		return fmt.Errorf("%d servers: 1 to %d are possible", o.Servers, serversMax)
+	case o.Spares < 0 || o.Spares > sparesMax:
+		return fmt.Errorf("%d spare primaries: at most %d are possible", o.Spares, sparesMax)
 	case o.Replicas > replicasMax:
 		return fmt.Errorf("%d replicas: at most %d are possible", o.Replicas, replicasMax)
 	}
@@ -56,12 +60,13 @@ type shape struct {
 	Shards    int  `json:"shards"`
 	Servers   int  `json:"servers"`
 	Replicas  int  `json:"replicas"`
+	Spares    int  `json:"spares,omitempty"`
 	Ephemeral bool `json:"ephemeral"`
 }
 
 // newShape fills in the defaults.
 func newShape(o Options) (shape, error) {
-	s := shape{Shards: o.Shards, Servers: o.Servers, Replicas: o.Replicas, Ephemeral: o.Ephemeral}
+	s := shape{Shards: o.Shards, Servers: o.Servers, Replicas: o.Replicas, Spares: o.Spares, Ephemeral: o.Ephemeral}
 	if s.Shards == 0 {
 		s.Shards = max(defaultShards, s.Servers)
 	}
@@ -87,6 +92,7 @@ func (s shape) admits(o Options) error {
 		{"shards", s.Shards, o.Shards, o.Shards > 0},
 		{"servers", s.Servers, o.Servers, o.Servers > 0},
 		{"replicas per server", s.Replicas, o.Replicas, o.Replicas >= 0},
+		{"spare primaries", s.Spares, o.Spares, o.Spares > 0},
 	} {
 		if c.asks && c.asked != c.has {
 			return fmt.Errorf("%s holds a cluster with %d %s, not %d: use another folder, or remove that one", o.Dir, c.has, c.what, c.asked)
