@@ -21,7 +21,10 @@ const changeTimeout = 30 * time.Second
 // changes are the verbs that change the topology. Names of tables are as in SQL, those of shards and nodes as they were typed.
 func changes() []verb {
 	return []verb{
-		change("ADD SHARD", "name host:port[/database] …", "add a shard, which owns nothing yet; its primary is the first node", readAddShard),
+		{
+			name: "ADD SHARD", args: "name host:port[/database] …", role: RoleAdmin, fields: fields("epoch# change"), alone: true, read: readAddShard,
+			help: "make an empty database a shard, with the schema and the reference tables of the others; its primary is the first node",
+		},
 		change("REMOVE SHARD", "name", "remove a shard that owns nothing any more", func(a *arguments) topology.Change {
 			return topology.RemoveShard{Name: a.shard()}
 		}),
@@ -64,14 +67,6 @@ func change(name, args, help string, read func(a *arguments) topology.Change) ve
 
 func (a *arguments) shard() string { return a.text("the name of the shard") }
 
-func readAddShard(a *arguments) topology.Change {
-	c := topology.AddShard{Shard: topology.Shard{Name: a.shard()}}
-	for role := topology.Primary; role == topology.Primary || len(a.list) > 0 && a.err == nil; role = topology.Replica {
-		c.Shard.Nodes = append(c.Shard.Nodes, a.node(role))
-	}
-	return c
-}
-
 // readAddNode adds a primary as a replica that becomes the primary in the same epoch.
 func readAddNode(a *arguments) topology.Change {
 	shard := a.shard()
@@ -87,17 +82,17 @@ func readAddNode(a *arguments) topology.Change {
 func (s *session) change(ctx context.Context, c topology.Change) ([][]any, *wire.Error) {
 	operator := s.console.cfg.Operator
 	if operator == nil {
-		return nil, wire.Errorf(wire.CodeFeatureNotSupported, "the topology comes from the configuration file of the proxy and cannot be changed here").
-			WithHint("Change the file and restart the proxy, or let a catalog hold the topology: shardctl init makes one.")
+		return nil, errFixedTopology()
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if add, ok := c.(topology.AddShard); ok {
-		if refused := s.fits(ctx, add.Shard); refused != nil {
-			return nil, refused
+	before := s.console.src.Snapshot()
+	if set, ok := c.(topology.SetShardState); ok {
+		if id, there := before.ShardByName(set.Name); there && before.Shards[id].State == topology.ShardJoining {
+			return nil, wire.Errorf(wire.CodeObjectNotInPrerequisite, "shard %s is being added", set.Name).
+				WithHint("Wait for it. If whoever adds it has gone, repeat shardctl shard add, or shardctl shard remove it.")
 		}
 	}
-	before := s.console.src.Snapshot()
 	snap, err := operator.Apply(ctx, c, s.actor())
 	if err != nil {
 		return nil, changeError(before, c, err)
@@ -110,6 +105,11 @@ func (s *session) change(ctx context.Context, c topology.Change) ([][]any, *wire
 		}
 	}
 	return [][]any{{int64(snap.Epoch), c.String()}}, nil
+}
+
+func errFixedTopology() *wire.Error {
+	return wire.Errorf(wire.CodeFeatureNotSupported, "the topology comes from the configuration file of the proxy and cannot be changed here").
+		WithHint("Change the file and restart the proxy, or let a catalog hold the topology: shardctl init makes one.")
 }
 
 // actor is the user of the session.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"shardproxy/rebalance/join"
 	"shardproxy/topology"
 	"shardproxy/wire"
 )
@@ -37,6 +38,18 @@ func (d *desk) Snapshot() *topology.Snapshot {
 	return d.snap
 }
 
+// Add makes no shard, and says so.
+func (d *desk) Add(ctx context.Context, shard topology.Shard, who topology.Actor, note func(string)) (*topology.Snapshot, error) {
+	if shard.Name == "ill" {
+		return nil, &join.Refusal{Code: "28P01", Message: "it does not let us in", Hint: "Look."}
+	}
+	snap, err := d.Apply(ctx, topology.AddShard{Shard: shard}, who)
+	if err == nil {
+		note("nothing was made")
+	}
+	return snap, err
+}
+
 func (d *desk) Apply(_ context.Context, c topology.Change, who topology.Actor) (*topology.Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -54,11 +67,12 @@ func (d *desk) Apply(_ context.Context, c topology.Change, who topology.Actor) (
 func TestChanges(t *testing.T) {
 	var log bytes.Buffer
 	cfg, d := testConfig(), newDesk(t)
-	cfg.Operator, cfg.Log = d, slog.New(slog.NewTextHandler(&log, nil))
+	cfg.Operator, cfg.Joiner, cfg.Log = d, d, slog.New(slog.NewTextHandler(&log, nil))
 	conn := connectListening(t, startConsoleOf(t, cfg, d), "root")
 	for _, test := range []struct{ sql, want string }{
-		{"ADD SHARD s3 10.0.0.3:5432", "8 add shard s3 (primary 10.0.0.3:5432/app)"},
-		{"add shard Eu-1 postgres://h:5432/db [::1]:5433 '/var/run/pg:5432/a b'", "9 add shard Eu-1 (primary h:5432/db, replica [::1]:5433/app, replica /var/run/pg:5432/a b)"},
+		{"ADD SHARD ill h:1", "28P01 it does not let us in"},
+		{"ADD SHARD s3 10.0.0.3:5432", "NOTICE 8 add shard s3 (primary 10.0.0.3:5432/app)"},
+		{"add shard Eu-1 postgres://h:5432/db [::1]:5433 '/var/run/pg:5432/a b'", "NOTICE 9 add shard Eu-1 (primary h:5432/db, replica [::1]:5433/app, replica /var/run/pg:5432/a b)"},
 		{"DRAIN SHARD Eu-1", "10 drain shard Eu-1      "},
 		{"DRAIN SHARD eu-1", `55000 drain shard eu-1: there is no shard "eu-1"`},
 		{"UNDRAIN SHARD \"Eu-1\"", "11 activate shard Eu-1"},

@@ -46,6 +46,7 @@ type Config struct {
 	Control                Control                                                        // of the work of the proxy
 	Process                Process                                                        // that the console runs in
 	Operator               Operator                                                       // changes the topology; nil: it comes from the configuration file and cannot be changed
+	Joiner                 Joiner                                                         // adds shards; nil likewise
 	Mover                  Mover                                                          // moves key ranges; nil: there is no catalog
 	Peers                  func() []topology.Peer                                         // the other proxies; nil: there is no gossip
 	Gossip                 Gossip                                                         // the way to them; nil: there is none

@@ -48,7 +48,7 @@ func Start(t testing.TB, snap *topology.Snapshot, catalog bool, peers ...topolog
 	}
 	cfg.Doctor, cfg.Fences = c.examine, c
 	if catalog {
-		cfg.Operator, cfg.Mover, cfg.Gossip = c, c, newRing(peers)
+		cfg.Operator, cfg.Joiner, cfg.Mover, cfg.Gossip = c, c, c, newRing(peers)
 	}
 	console := admin.NewConsole(cfg, c)
 	ctx, stop := context.WithCancel(context.Background())
@@ -68,6 +68,11 @@ func Start(t testing.TB, snap *topology.Snapshot, catalog bool, peers ...topolog
 		running.Wait()
 	})
 	return c
+}
+
+// Add makes no shard.
+func (c *Console) Add(ctx context.Context, shard topology.Shard, who topology.Actor, _ func(string)) (*topology.Snapshot, error) {
+	return c.Apply(ctx, topology.AddShard{Shard: shard}, who)
 }
 
 // serve lets everybody in; the console itself knows whom.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,11 +14,7 @@ const nodeHelp = `A node is host:port or host:port/database; without a database 
 stands in brackets, and the folder of a Unix socket may stand for the host.`
 
 func (o *options) shardCommand() *cobra.Command {
-	add := o.changeCommand("add NAME PRIMARY [REPLICA...]", "Add a shard, which owns nothing yet", 2, anyNumber, func(args []string) string {
-		return "ADD SHARD " + literals(args)
-	})
-	add.Long = "Adds a shard that owns no keys until ranges are moved to it.\n\n" + nodeHelp
-	add.Example = "  shardctl shard add s5 10.0.0.5:5432/app 10.0.1.5:5432/app"
+	add := o.addShardCommand()
 	drain := o.drainCommand()
 	undrain := o.changeCommand("undrain NAME", "Take drain back", 1, 1, func(args []string) string {
 		return "UNDRAIN SHARD " + literals(args)
@@ -108,7 +105,11 @@ func (o *options) changeCommand(use, short string, least, most int, sql func(arg
 
 // change runs a command of the console that changes the topology.
 func (o *options) change(cmd *cobra.Command, sql string) error {
-	tables, err := o.query(cmd, sql)
+	return o.changeWithin(cmd, sql, commandTimeout)
+}
+
+func (o *options) changeWithin(cmd *cobra.Command, sql string, timeout time.Duration) error {
+	tables, err := o.queryWithin(cmd, sql, timeout)
 	if err != nil {
 		return err
 	}

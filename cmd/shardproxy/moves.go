@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"shardproxy/internal/config"
+	"shardproxy/internal/postgres"
 	"shardproxy/proxy"
 	"shardproxy/rebalance"
+	"shardproxy/rebalance/join"
 	"shardproxy/topology"
 )
 
@@ -47,27 +49,56 @@ func (s *service) newCoordinator() (*rebalance.Coordinator, error) {
 
 // nodeDSN is how the proxy's own role reaches a node.
 func nodeDSN(c *config.Config, n topology.Node) string {
+	var dsn strings.Builder
+	for _, p := range nodeParameters(c, n) {
+		fmt.Fprintf(&dsn, "%s='%s' ", p.keyword, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(p.value))
+	}
+	return dsn.String()
+}
+
+// nodeEnvironment is nodeDSN for PostgreSQL's own programs: command lines are for all to see.
+func nodeEnvironment(c *config.Config, n topology.Node) (list []string) {
+	for _, p := range nodeParameters(c, n) {
+		list = append(list, p.variable+"="+p.value)
+	}
+	return list
+}
+
+// parameter of a connection, with the names that libpq has for it in a DSN and in the environment.
+type parameter struct{ keyword, variable, value string }
+
+func nodeParameters(c *config.Config, n topology.Node) (list []parameter) {
 	user, password := c.Cluster.ServiceUser, c.Cluster.ServicePassword.Reveal()
 	if user == "" && len(c.Users) > 0 {
 		u := proxyUser(c, &c.Users[0])
 		user, password = u.ServerUser, u.ServerPassword
 	}
-	var dsn strings.Builder
-	for _, field := range [][2]string{
-		{"host", n.Host},
-		{"port", fmt.Sprint(n.Port)},
-		{"dbname", n.Database},
-		{"user", user},
-		{"password", password},
-		{"sslmode", c.ServerTLS.SSLMode},
-		{"sslrootcert", c.ServerTLS.RootCert},
-		{"sslcert", c.ServerTLS.Cert},
-		{"sslkey", c.ServerTLS.Key},
-		{"connect_timeout", fmt.Sprint(max(1, int(c.Pool.ConnectTimeout.Seconds())))},
+	for _, p := range []parameter{
+		{"host", "PGHOST", n.Host},
+		{"port", "PGPORT", fmt.Sprint(n.Port)},
+		{"dbname", "PGDATABASE", n.Database},
+		{"user", "PGUSER", user},
+		{"password", "PGPASSWORD", password},
+		{"sslmode", "PGSSLMODE", c.ServerTLS.SSLMode},
+		{"sslrootcert", "PGSSLROOTCERT", c.ServerTLS.RootCert},
+		{"sslcert", "PGSSLCERT", c.ServerTLS.Cert},
+		{"sslkey", "PGSSLKEY", c.ServerTLS.Key},
+		{"connect_timeout", "PGCONNECT_TIMEOUT", fmt.Sprint(max(1, int(c.Pool.ConnectTimeout.Seconds())))},
 	} {
-		if field[1] != "" {
-			fmt.Fprintf(&dsn, "%s='%s' ", field[0], strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(field[1]))
+		if p.value != "" {
+			list = append(list, p)
 		}
 	}
-	return dsn.String()
+	return list
+}
+
+// newJoiner adds shards to the map of the catalog.
+func (s *service) newJoiner() *join.Joiner {
+	return &join.Joiner{
+		Keeper:      s.keeper,
+		DSN:         func(n topology.Node) string { return nodeDSN(s.process.config.Load(), n) },
+		Environment: func(n topology.Node) []string { return nodeEnvironment(s.process.config.Load(), n) },
+		Tools:       postgres.ClientPrograms,
+		Log:         s.log,
+	}
 }

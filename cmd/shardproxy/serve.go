@@ -17,6 +17,7 @@ import (
 	"shardproxy/internal/config"
 	"shardproxy/proxy"
 	"shardproxy/rebalance"
+	"shardproxy/rebalance/join"
 	"shardproxy/topology"
 )
 
@@ -95,6 +96,7 @@ type service struct {
 
 	keeper      *topology.Keeper       // nil: the map is in the configuration file
 	coordinator *rebalance.Coordinator // of moves; nil likewise
+	joiner      *join.Joiner           // of shards; nil likewise
 	gossip      *topology.Gossip       // nil: there is none
 }
 
@@ -138,6 +140,8 @@ func newService(ctx context.Context, file string) (*service, error) {
 		if s.coordinator, err = s.newCoordinator(); err != nil {
 			return nil, err
 		}
+		s.joiner = s.newJoiner()
+		console.Joiner = s.joiner
 		console.Mover = mover{s.keeper.Catalog(), s.coordinator, s.server}
 	}
 	if s.gossip != nil {
@@ -232,6 +236,7 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 	if s.keeper != nil {
 		run(s.keeper.Run)
 		run(s.coordinator.Run)
+		run(s.joiner.Watch)
 	}
 	if s.gossip != nil {
 		run(s.gossip.Run)

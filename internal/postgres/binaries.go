@@ -94,3 +94,46 @@ func (b Binaries) run(ctx context.Context, who account, program string, args ...
 	}
 	return nil
 }
+
+// ClientPrograms is a folder that holds pg_dump and psql of this major version, or of the next later one that is installed: an
+// earlier pg_dump refuses the server.
+func ClientPrograms(major int) (dir string, err error) {
+	var folders []string
+	if path, err := exec.LookPath("pg_dump"); err == nil {
+		folders = append(folders, filepath.Dir(path))
+	}
+	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
+		folders = append(folders, strings.TrimSpace(string(out)))
+	}
+	for _, pattern := range distributionFolders {
+		dirs, _ := filepath.Glob(pattern) // fails only for a malformed pattern
+		folders = append(folders, dirs...)
+	}
+	best := 0
+	for _, folder := range folders {
+		if version := clientVersion(folder); version >= major && (best == 0 || version < best) {
+			dir, best = folder, version
+		}
+	}
+	if best == 0 {
+		return "", fmt.Errorf("found no pg_dump and psql of PostgreSQL %d or newer in PATH, by pg_config, or in the distribution's folders", major)
+	}
+	return dir, nil
+}
+
+// clientVersion is the major version of pg_dump in a folder that holds psql too, 0 for none.
+func clientVersion(dir string) int {
+	if _, err := os.Stat(filepath.Join(dir, "psql")); err != nil {
+		return 0
+	}
+	out, err := exec.Command(filepath.Join(dir, "pg_dump"), "--version").Output()
+	if err != nil {
+		return 0
+	}
+	m := versionLine.FindSubmatch(out)
+	if m == nil {
+		return 0
+	}
+	major, _ := strconv.Atoi(string(m[1])) // the pattern has digits there
+	return major
+}
