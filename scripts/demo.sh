@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Shows shardproxy with four real PostgreSQL shards of its own: tables are created through one DSN, their rows
-# land on the shards that their keys say, and pgbench runs through it. Leaves nothing behind.
+# land on the shards that their keys say, pgbench runs through it, and a fifth shard takes its share meanwhile. Leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/shardproxy-demo-XXXXXX")
 chmod 755 "$work" # started by root, the servers run as another user
 pid=
+load=
 finish() {
 	status=$?
 	trap - EXIT
+	rm -f "$work/growing" # which ends the load
+	if [ -n "$load" ]; then
+		wait "$load" || true
+	fi
 	if [ -n "$pid" ] && kill -TERM "$pid" 2>/dev/null; then
 		wait "$pid" || true
 	fi
@@ -30,7 +35,7 @@ run() { # prints the SQL, then the answer
 }
 
 title "4 PostgreSQL shards with a replica each, and the proxy"
-bin/shardproxy dev --dir "$work/dev" --ephemeral --shards 4 --replicas 1 \
+bin/shardproxy dev --dir "$work/dev" --ephemeral --shards 4 --replicas 1 --spare 1 \
 	--listen 127.0.0.1:0 --http 127.0.0.1:0 --table pgbench_accounts.aid >"$work/out" 2>"$work/log" &
 pid=$!
 until [ -s "$work/dev/dev.json" ]; do
@@ -42,12 +47,15 @@ dsn=$(field dsn | head -n 1)
 console=$(field admin | head -n 1)
 metrics=$(field http | head -n 1)
 mapfile -t shards < <(sed -n '/"role": "primary"/{n;s/.*"dsn": "\(.*\)".*/\1/p}' "$work/dev/dev.json")
+spare=${shards[4]} # a server with an empty database, which is no shard yet
+shards=("${shards[@]:0:4}")
+export SHARDCTL_DSN=$console
 echo "applications see one database: $dsn"
 
 title "Tables: users by id, projects by their creator, events by a uuid"
 run "$dsn" "CREATE TABLE users (id bigint PRIMARY KEY, email text NOT NULL)"
 run "$dsn" "CREATE TABLE projects (id bigint, creator_user_id bigint NOT NULL REFERENCES users, name text, PRIMARY KEY (creator_user_id, id))"
-run "$dsn" "CREATE TABLE events (user_id uuid NOT NULL, at timestamptz NOT NULL DEFAULT now(), what text)"
+run "$dsn" "CREATE TABLE events (user_id uuid, at timestamptz DEFAULT now(), what text, PRIMARY KEY (user_id, at))"
 
 title "Rows go in one by one, and several at once"
 for id in $(seq 1 12); do
@@ -85,8 +93,53 @@ for i in "${!shards[@]}"; do
 done
 for mode in simple extended prepared; do
 	title "pgbench -S -M $mode, 16 clients"
-	pgbench -n -S -M "$mode" -c 16 -j 2 -T 3 "$dsn" | grep -E 'processed|failed|latency average|tps'
+	pgbench -n -S -M "$mode" -c 16 -j 2 -T 2 "$dsn" | grep -E 'processed|failed|latency average|tps'
 done
+
+title "A fifth shard, while clients write to accounts (by key) and to tellers (a copy on every shard)"
+cat >"$work/transfer.sql" <<'SQL'
+\set aid random(1, 100000)
+\set tid random(1, 10)
+\set delta random(-5000, 5000)
+UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;
+UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;
+SQL
+touch "$work/growing"
+while [ -e "$work/growing" ]; do
+	pgbench -n -M prepared -c 8 -j 2 -T 2 -f "$work/transfer.sql" "$dsn"
+done >"$work/load" 2>&1 &
+load=$!
+ctl() { # prints the command, then what it says
+	printf '\n> shardctl %s\n' "$*"
+	bin/shardctl "$@" 2>&1
+}
+ctl shard add s5 --dsn "$spare"
+ctl rebalance --wait --finish
+title "And shard s1 is cut in two: half of it goes to s2"
+ctl split s1 --to s2 --wait --finish
+rm "$work/growing"
+wait "$load" || { load=; cat "$work/load" >&2; echo "demo: pgbench failed" >&2; exit 1; }
+load=
+awk '/actually processed/ { sub("/.*", "", $NF); n += $NF } /failed transactions/ { f += $5 }
+	END { printf "\npgbench: %d transactions meanwhile, %d failed\n", n, f; exit !(n > 0 && f == 0) }' "$work/load"
+if grep 'ERROR' "$work/load" >&2; then
+	exit 1
+fi
+
+title "Is everything in its place?"
+ctl shards
+ctl verify
+shards+=("$spare")
+rows=0 balance=0 tellers=
+for i in "${!shards[@]}"; do
+	IFS='|' read -r count sum told < <(psql -X -A -t "${shards[$i]}" -c "SELECT count(*), coalesce(sum(abalance), 0), (SELECT sum(tbalance) FROM pgbench_tellers) FROM pgbench_accounts")
+	printf 's%d: %s accounts\n' "$((i + 1))" "$count"
+	rows=$((rows + count)) balance=$((balance + sum))
+	[ "${tellers:=$told}" = "$told" ] || { echo "demo: shard $((i + 1)) has other tellers than the first" >&2; exit 1; }
+done
+[ "$rows" = 100000 ] || { echo "demo: there are $rows accounts instead of 100000" >&2; exit 1; }
+[ "$balance" = "$tellers" ] || { echo "demo: accounts have $balance, tellers $tellers" >&2; exit 1; }
+echo "100000 accounts, each once; accounts and tellers agree on every shard"
 
 title "The console: pools, as in PgBouncer"
 run "$console" "SHOW POOLS"
