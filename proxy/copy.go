@@ -45,10 +45,13 @@ func (s *Session) copy(ctx context.Context, t *router.Template, sql string) erro
 		return wire.Errorf(wire.CodeFeatureNotSupported, "COPY in encoding %s cannot be split by key", s.copyEncoding(c)).
 			WithHint("SET client_encoding = 'UTF8'.")
 	}
-	if err := s.heldKeys(); err != nil {
-		return err
+	var shards []topology.ShardID
+	var err error
+	if c.Table.Kind == topology.Sharded {
+		shards, err = s.everyShard(), s.heldKeys()
+	} else {
+		shards, err = s.allShards()
 	}
-	shards, err := s.allShards()
 	if err != nil {
 		return err
 	}

@@ -143,6 +143,7 @@ func TestHoldOfATransaction(t *testing.T) {
 	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: first.Epoch + 2, Ranges: first.Ranges()[:1]}
 	k.srv.Publish(k.apply(topology.SetMoving{Moving: moving}))
 	here.want("INSERT INTO t VALUES ("+to+", 'to')", "C:INSERT 0 1 Z:T")
+	here.want("INSERT INTO r VALUES (1, 'of no key')", "C:INSERT 0 1 Z:T")
 	here.want("UPDATE t SET v = 'held' WHERE user_id = "+held, "E:40001 Z:E")
 	here.want("ROLLBACK", "C:ROLLBACK Z:I")
 	once.want("SELECT v FROM t WHERE user_id = "+held, "T C:SELECT 0 Z:T") // by its own map and snapshot

@@ -362,8 +362,10 @@ func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardI
 	case router.Scatter:
 		return s.everyShard(), s.heldKeys()
 	case router.All, router.AllBare:
-		if err := s.heldKeys(); err != nil {
-			return nil, err
+		if t.Schema || t.Kind == router.AllBare { // else it is for reference tables alone, which have no keys
+			if err := s.heldKeys(); err != nil {
+				return nil, err
+			}
 		}
 		return s.allShards()
 	case router.Cursor:
