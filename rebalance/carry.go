@@ -109,7 +109,10 @@ func (r *runner) effect(e Effect) (seq uint64, f func(ctx context.Context) (Done
 	case Copy:
 		return plain(e.Seq, r.copy, Source, Target)
 	case PrepareReverse:
-		back := r.direction(&m, true)
+		back := r.back
+		if e.Side == Source {
+			back = r.there
+		}
 		return plain(e.Seq, func(ctx context.Context) error {
 			if _, err := back.PrepareStream(ctx); err != nil {
 				return errors.Join(err, r.forgoDropped(ctx, &m))
@@ -467,7 +470,11 @@ func (r *runner) verifyAgain(ctx context.Context, m *Move) error {
 	}()
 	defer snapshot.Close()
 	back := r.direction(m, true)
-	if err := back.StartAt(ctx, mover.LSN(m.OpenedAt)); err != nil {
+	opened := m.OpenedAt
+	if m.Reverse {
+		opened = m.ReopenedAt
+	}
+	if err := back.StartAt(ctx, mover.LSN(opened)); err != nil {
 		return err
 	}
 	if err := back.NewStream(mover.StreamOptions{StopAt: snapshot.LSN}).Run(ctx); err != nil {

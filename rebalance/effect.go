@@ -64,9 +64,12 @@ type Stream struct {
 	Back bool
 }
 
-// PrepareReverse makes publication and slot on the target, so that nothing of what it will be told is lost for the way back. (A
-// slot waits for every running transaction; it must not do that while clients wait.)
-type PrepareReverse struct{ Seq uint64 }
+// PrepareReverse makes publication and slot on the side that the ranges go to, so that nothing of what it will be told is lost for the
+// way back, and for Verify. (A slot waits for every running transaction; it must not do that while clients wait.)
+type PrepareReverse struct {
+	Seq  uint64
+	Side Side
+}
 
 // LookForBlockers looks for what would keep the fence waiting: long or prepared transactions, VACUUM, autovacuum. On both sides.
 type LookForBlockers struct{ Seq uint64 }
@@ -163,16 +166,18 @@ type Refuse struct {
 	Why   string
 }
 
-func (Journal) String() string         { return "journal" }
-func (Preflight) String() string       { return "preflight" }
-func (Reassert) String() string        { return "reassert" }
+func (Journal) String() string   { return "journal" }
+func (Preflight) String() string { return "preflight" }
+func (Reassert) String() string  { return "reassert" }
+func (e PrepareReverse) String() string {
+	return fmt.Sprintf("prepare-reverse %v", e.Side)
+}
 func (e DropSlots) String() string     { return fmt.Sprintf("drop-slots %v", e.Side) }
 func (e DeleteRows) String() string    { return fmt.Sprintf("delete-rows %v", e.Side) }
 func (Announce) String() string        { return "announce" }
 func (Forget) String() string          { return "forget" }
 func (Prepare) String() string         { return "prepare" }
 func (Copy) String() string            { return "copy" }
-func (PrepareReverse) String() string  { return "prepare-reverse" }
 func (LookForBlockers) String() string { return "look-for-blockers" }
 func (Grant) String() string           { return "grant" }
 func (e AskHold) String() string {

@@ -204,3 +204,26 @@ func TestMoveOutlivesARestart(t *testing.T) {
 	}
 	c.leftovers()
 }
+
+// TestMoveIsVerifiedOnTheWayBack ends the coordinator as soon as the ranges are back: the next one compares both sides, from nothing but the
+// journal.
+func TestMoveIsVerifiedOnTheWayBack(t *testing.T) {
+	c := newCluster(t)
+	c.fill(2000)
+	w := c.write()
+	stop := c.coordinate("p1")
+	id := c.add(quarter(t))
+	c.await(id, Soak)
+	c.order(id, OrderReverse)
+	c.until("the ranges are back", func() bool { return c.move(id).Flips == 2 })
+	stop()
+	at := c.move(id)
+	defer c.coordinate("p2")()
+	m := c.await(id, Reversed)
+	if m.Unverified || m.Alarmed {
+		t.Errorf("it was not compared: %+v", m)
+	}
+	t.Logf("the first coordinator has ended in %v", &at)
+	w.check()
+	c.leftovers()
+}

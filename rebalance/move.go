@@ -102,10 +102,12 @@ type Move struct {
 	Epoch    topology.Epoch `json:"-"`        // of the last cutover; each epoch is used once
 	Return   topology.Epoch `json:"return,omitempty"`
 	Fence    FenceState     `json:"fence"`
-	Then     Then           `json:"then"`          // what follows Returning
-	L        LSN            `json:"lsn,omitempty"` // of the owner before, after it was narrowed
-	OpenedAt LSN            `json:"opened_at,omitempty"`
-	Flips    int            `json:"flips"`
+	Then     Then           `json:"then"`                // what follows Returning
+	L        LSN            `json:"lsn,omitempty"`       // of the owner before, after it was narrowed
+	OpenedAt LSN            `json:"opened_at,omitempty"` // position on the target before which nothing of the stream back counts
+	// ReopenedAt is that of the source, which the ranges came back to.
+	ReopenedAt LSN `json:"reopened_at,omitempty"`
+	Flips      int `json:"flips"`
 
 	Waiting  bool          `json:"-"` // for a timer, after a failure
 	Failures int           `json:"-"` // of the task, one after the other

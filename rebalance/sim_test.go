@@ -3,6 +3,7 @@ package rebalance
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -105,6 +106,9 @@ func (w *world) addMoves() {
 		m.ID = MoveID(id + 1)
 		w.moves = append(w.moves, m.ID)
 		w.catalog.journal[m.ID] = m
+		if w.rng.IntN(40) == 0 {
+			w.doomed = m.ID
+		}
 	}
 }
 
@@ -215,6 +219,12 @@ func (w *world) crash(s *simShard) {
 	s.up, s.open = false, nil
 	for _, c := range w.coords {
 		clear(c.views)
+		maps.DeleteFunc(c.copies, func(_ MoveID, snapshot *simSnapshot) bool { return snapshot.of == s })
+	}
+	for _, x := range w.streams {
+		if from, to := x.ends(w); from == s || to == s { // it hears of that when it goes on
+			x.to = 0
+		}
 	}
 	w.trace("a shard crashes")
 }
@@ -223,14 +233,15 @@ func (w *world) crash(s *simShard) {
 // something there finds that out. (What was narrowed must not be lost: docs/moves.md, not guaranteed.)
 func (w *world) failover(n int) {
 	s := w.shards[n]
-	s.up, s.open = true, nil
-	for _, slot := range s.slots {
-		if slot.user != nil {
-			slot.user.stopped = true
-		}
-	}
+	w.crash(s)
+	s.up = true
 	clear(s.slots)
 	s.primary.Timeline++
+	for _, id := range w.moves {
+		if m := w.catalog.journal[id]; shardNo(m.Source) == n || shardNo(m.Target) == n {
+			w.cause[id] = true
+		}
+	}
 	w.trace("shard %d fails over", n)
 	moving := slices.ContainsFunc(w.moves, func(id MoveID) bool {
 		m := w.catalog.journal[id]
@@ -315,7 +326,7 @@ func (w *world) settled() bool {
 func (w *world) streamsOver() bool {
 	for _, s := range w.streams {
 		from, _ := s.ends(w)
-		if !s.stopped && from.slots[s.name] != nil {
+		if !s.stopped && from.slots[s.m.ID] != nil {
 			return false
 		}
 	}

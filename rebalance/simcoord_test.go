@@ -1,7 +1,6 @@
 package rebalance
 
 import (
-	"maps"
 	"reflect"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 type simCoordinator struct {
 	no     int
 	token  uint64
+	known  topology.Epoch // of the last map that it has made, or began with; others may have made later ones
 	dead   bool
 	moves  map[MoveID]Move
 	timers []simTimer
@@ -27,7 +27,7 @@ type simTimer struct {
 
 // simSnapshot is what a copy reads.
 type simSnapshot struct {
-	name slotName
+	of   *simShard
 	rows [simKeys]row
 	lsn  int
 	done keySet
@@ -48,15 +48,18 @@ type simStream struct {
 	by      *simCoordinator
 	m       Move
 	back    bool
-	name    slotName
 	stopped bool
+	slot    *simSlot // that it was begun with
+	pr      *progress
+	slow    bool
+	to      int // what it has received and not applied yet ends there
 }
 
 // lead makes a new coordinator, whether the last one still acts or not.
 func (w *world) lead() {
 	w.catalog.token++
 	c := &simCoordinator{
-		no: len(w.coords), token: w.catalog.token, moves: map[MoveID]Move{},
+		no: len(w.coords), token: w.catalog.token, known: w.catalog.epoch, moves: map[MoveID]Move{},
 		views: map[MoveID]topology.Epoch{}, copies: map[MoveID]*simSnapshot{},
 	}
 	w.coords = append(w.coords, c)
@@ -153,9 +156,13 @@ func (w *world) deliver() {
 	if p.by.dead && w.rng.IntN(4) == 0 {
 		return // it had not left yet
 	}
+	before := w.catalog.epoch
 	event := w.seen(p)
 	if event == nil {
 		event = w.perform(p)
+	}
+	if w.catalog.epoch > before {
+		p.by.known = w.catalog.epoch
 	}
 	if event == nil {
 		if p.age++; p.age < 200 || p.by == w.current() {
@@ -230,6 +237,11 @@ func (w *world) perform(p *pending) Event {
 	case LookForBlockers:
 		if !from.up || !to.up {
 			return down
+		}
+		if !w.quiet && w.rng.IntN(30*w.calm) == 0 { // the stream does not know of it
+			w.cause[m.ID] = true
+			w.tell(p.by, m.ID, StreamLost{m.Guard(0), "a table is new", true})
+			return Failed{Seq: seq, Err: "a table is new"}
 		}
 		if !w.quiet && w.rng.IntN(6) == 0 {
 			return Blocked{seq, []string{"a long transaction"}}
@@ -317,12 +329,7 @@ func (w *world) performRows(p *pending, done Done, down, stale Failed) Event {
 		if !s.pass(m, m.Seq) {
 			return stale
 		}
-		maps.DeleteFunc(s.slots, func(n slotName, slot *simSlot) bool {
-			if n.move == m.ID && slot.user != nil {
-				slot.user.stopped = true
-			}
-			return n.move == m.ID
-		})
+		delete(s.slots, m.ID) // who streams from it gets nothing more, but may have something left to apply
 	case DeleteRows:
 		if !on(e.Side).up {
 			return down
@@ -338,21 +345,20 @@ func (w *world) performRows(p *pending, done Done, down, stale Failed) Event {
 		if !source.pass(m, m.Seq) || !target.pass(m, m.Seq) {
 			return stale
 		}
-		name := slotName{m.ID, m.Attempt}
-		source.slots[name] = &simSlot{pos: len(source.log)}
+		source.slots[m.ID] = &simSlot{pos: len(source.log)}
 		target.progress[m.ID] = &progress{}
 		delete(source.progress, m.ID)
-		p.by.copies[m.ID] = &simSnapshot{name: name, rows: source.rows, lsn: len(source.log)}
+		p.by.copies[m.ID] = &simSnapshot{of: source, rows: source.rows, lsn: len(source.log)}
 	case PrepareReverse:
-		if !target.up {
+		s, other := on(e.Side), on(e.Side.other())
+		if !s.up || !other.up {
 			return down
 		}
-		if !target.pass(m, m.Seq) {
+		if !s.pass(m, m.Seq) || !other.pass(m, m.Seq) {
 			return stale
 		}
-		if name := (slotName{m.ID, m.Attempt}); target.slots[name] == nil {
-			target.slots[name] = &simSlot{pos: len(target.log)}
-		}
+		s.slots[m.ID] = &simSlot{pos: len(s.log)}
+		other.progress[m.ID] = &progress{len(s.log), true}
 	case Copy:
 		return w.copyRow(p, source, target, done, down, stale)
 	default:
@@ -365,7 +371,10 @@ func (w *world) performRows(p *pending, done Done, down, stale Failed) Event {
 func (w *world) copyRow(p *pending, source, target *simShard, done Done, down, stale Failed) Event {
 	m := &p.m
 	snapshot := p.by.copies[m.ID]
-	if !source.up || !target.up || snapshot == nil || snapshot.name.attempt != m.Attempt {
+	if w.doomed == m.ID {
+		return down
+	}
+	if !source.up || !target.up || snapshot == nil {
 		return down
 	}
 	if !target.pass(m, m.Seq) {
@@ -379,7 +388,7 @@ func (w *world) copyRow(p *pending, source, target *simShard, done Done, down, s
 					fail("the copy of move %d finds the row of key %d on its target", m.ID, k)
 				}
 				target.rows[k] = snapshot.rows[k]
-				target.log = append(target.log, op{opInsert, k, snapshot.rows[k].value})
+				target.log = append(target.log, op{kind: opInsert, key: k, id: snapshot.rows[k].value, mover: m.ID})
 			}
 			return nil
 		}
@@ -398,6 +407,7 @@ func (w *world) busy(c *simCoordinator, id MoveID) bool {
 	return false
 }
 
+// grant goes by the map that the coordinator knows, which may be an older one; the catalog refuses what comes of that.
 func (w *world) grant(p *pending) Event {
 	m := p.by.moves[p.m.ID]
 	if p.by.dead || m.Seq != p.m.Seq {
@@ -411,7 +421,11 @@ func (w *world) grant(p *pending) Event {
 			return Failed{Seq: m.Seq, Err: "another shard owns the ranges", Final: true}
 		}
 	}
-	w.tell(p.by, m.ID, Done{Seq: m.Seq, Epoch: w.catalog.epoch + 2})
+	known := w.catalog.epoch
+	if !w.quiet && w.rng.IntN(4) == 0 {
+		known = p.by.known
+	}
+	w.tell(p.by, m.ID, Done{Seq: m.Seq, Epoch: known + 2})
 	return silent
 }
 
@@ -565,11 +579,10 @@ func (w *world) verify(p *pending, e Verify, from, to *simShard) Event {
 		}
 		return Done{Seq: m.Seq}
 	}
-	s := &simStream{by: p.by, m: *m, back: true, name: slotName{m.ID, m.Attempt}}
-	if slot := to.slots[s.name]; slot == nil {
+	s := &simStream{by: p.by, m: *m, back: !m.Reverse}
+	if slot := to.slots[m.ID]; slot == nil || !w.prepareStream(s) {
 		return Failed{Seq: m.Seq, Err: "the slot is gone", Final: true}
 	}
-	w.prepareStream(s)
 	for w.apply(s) {
 	}
 	for k := range simKeys {

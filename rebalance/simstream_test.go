@@ -16,12 +16,12 @@ func (s *simStream) ends(w *world) (from, to *simShard) {
 
 func (w *world) startStream(p *pending, back bool) Event {
 	m := &p.m
-	s := &simStream{by: p.by, m: *m, back: back, name: slotName{m.ID, m.Attempt}}
+	s := &simStream{by: p.by, m: *m, back: back, slow: w.rng.IntN(3) == 0}
 	from, to := s.ends(w)
 	if !from.up || !to.up {
 		return Failed{Seq: m.Seq, Err: "connection refused"}
 	}
-	slot := from.slots[s.name]
+	slot := from.slots[m.ID]
 	switch {
 	case slot == nil:
 		return Failed{Seq: m.Seq, Err: "the slot is gone", Final: true}
@@ -43,38 +43,50 @@ func (w *world) startStream(p *pending, back bool) Event {
 	return Done{Seq: m.Seq}
 }
 
-// prepareStream sees to the progress row. The way back begins where its shard was opened.
+// prepareStream sees to the progress row, and takes the slot. What counts begins where the shard was opened that it comes from.
 func (w *world) prepareStream(s *simStream) bool {
 	from, to := s.ends(w)
 	pr := to.progress[s.m.ID]
-	if s.back && (pr == nil || pr.lsn < int(s.m.OpenedAt)) && !s.m.Reverse {
-		pr = &progress{int(s.m.OpenedAt), true}
-		to.progress[s.m.ID] = pr
+	if pr == nil || !pr.ready {
+		return false
 	}
-	return pr != nil && pr.ready && from.slots[s.name].pos <= max(pr.lsn, int(s.m.OpenedAt))
+	if opened := int(s.m.OpenedAt); s.back {
+		pr.lsn = max(pr.lsn, opened)
+	} else if s.m.Reverse {
+		pr.lsn = max(pr.lsn, int(s.m.ReopenedAt))
+	}
+	s.slot, s.pr, s.to = from.slots[s.m.ID], pr, pr.lsn
+	return s.slot.pos <= pr.lsn
 }
 
-// apply applies one entry of the log, and says whether there was one.
+// apply applies one entry of the log, and says whether there was one. What was received before the slot was dropped may still be applied: only
+// the guard, and the progress row, tell a stream that it has ended.
 func (w *world) apply(s *simStream) bool {
 	from, to := s.ends(w)
-	slot, pr := from.slots[s.name], to.progress[s.m.ID]
-	if slot == nil || pr == nil || !from.up || !to.up || pr.lsn >= len(from.log) {
+	if !from.up || !to.up {
+		return false
+	}
+	if from.slots[s.m.ID] == s.slot { // it goes on receiving, faster than it applies
+		s.to = min(len(from.log), max(s.to, s.pr.lsn+4))
+	}
+	if s.pr.lsn >= s.to {
 		return false
 	}
 	if !to.pass(&s.m, 0) {
 		s.stopped = true
 		return false
 	}
-	o := from.log[pr.lsn]
-	pr.lsn++
-	if keysOf(&s.m).has(o.key) {
+	o := from.log[s.pr.lsn]
+	s.pr.lsn++
+	if keysOf(&s.m).has(o.key) && o.mover != s.m.ID {
 		if to.rows[o.key].there != (o.kind != opInsert) {
-			fail("move %d: LSN %d does not fit the row of key %d on %s", s.m.ID, pr.lsn, o.key, s.m.Target)
+			fail("move %d: LSN %d does not fit the row of key %d on %s", s.m.ID, s.pr.lsn, o.key, s.m.Target)
 		}
+		o.mover = s.m.ID
 		to.write(o)
 	}
 	if w.rng.IntN(2) == 0 {
-		slot.pos = pr.lsn // durable on the other side
+		s.slot.pos = s.pr.lsn // durable on the other side
 	}
 	return true
 }
@@ -86,11 +98,14 @@ func (w *world) stream() {
 		return
 	}
 	s := w.streams[w.rng.IntN(len(w.streams))]
+	if s.slow && !w.quiet && w.rng.IntN(8) > 0 {
+		return
+	}
 	from, to := s.ends(w)
 	switch {
 	case !from.up || !to.up || !w.quiet && w.rng.IntN(60*w.calm) == 0:
 		w.lost(s, "connection reset", false)
-	case from.slots[s.name] == nil:
+	case from.slots[s.m.ID] != s.slot && s.pr.lsn >= s.to:
 		w.lost(s, "the slot is gone", true)
 	case !w.quiet && w.rng.IntN(300*w.calm) == 0:
 		w.lost(s, "TRUNCATE", true)
@@ -103,6 +118,9 @@ func (w *world) stream() {
 
 func (w *world) lost(s *simStream, why string, final bool) {
 	s.stopped = true
+	if final && s.back {
+		w.cause[s.m.ID] = true
+	}
 	w.tell(s.by, s.m.ID, StreamLost{s.m.Guard(0), why, final})
 }
 
@@ -116,15 +134,14 @@ func (w *world) askHold(p *pending, e AskHold) Event {
 		}
 		p.sent = true
 		who := fmt.Sprint(m.ID, m.Cutovers, m.Flips)
-		if before, ok := w.used[e.Epoch]; ok && before != who {
-			fail("epoch %d is used by two cutovers", e.Epoch)
-		}
-		w.used[e.Epoch] = who
-		switch {
-		case w.catalog.hold == e.Epoch:
+		switch before, used := w.used[e.Epoch]; {
+		case w.catalog.hold == e.Epoch && before == who:
 		case w.catalog.epoch != e.Epoch-2:
 			return refused
+		case used && before != who:
+			fail("epoch %d is used by two cutovers", e.Epoch)
 		default:
+			w.used[e.Epoch] = who
 			w.catalog.raise(func(c *simMap) { c.hold, c.held = e.Epoch, keysOf(m) })
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"shardproxy/topology"
@@ -45,9 +46,10 @@ const (
 
 // op is one write, as it stands in the log.
 type op struct {
-	kind opKind
-	key  int
-	id   uint64
+	kind  opKind
+	key   int
+	id    uint64
+	mover MoveID // that wrote it; 0: a client
 }
 
 func (r row) after(o op) row {
@@ -65,11 +67,6 @@ type simSlot struct {
 	user *simStream
 }
 
-type slotName struct {
-	move    MoveID
-	attempt int
-}
-
 type progress struct {
 	lsn   int
 	ready bool // all rows were copied
@@ -84,7 +81,7 @@ type simShard struct {
 	fence    topology.Epoch
 	owned    keySet
 	guards   map[MoveID]Guard
-	slots    map[slotName]*simSlot
+	slots    map[MoveID]*simSlot
 	progress map[MoveID]*progress // of what is applied here
 	open     []*simTx
 	locked   time.Duration // until then a fence waits for its lock, and writers behind it
@@ -166,6 +163,8 @@ type world struct {
 	truth    [simKeys]row
 	flipped  [simKeys]time.Duration
 	used     map[topology.Epoch]string
+	cause    map[MoveID]bool // there was a reason to lose the way back
+	doomed   MoveID          // rows of which cannot be copied; 0: none
 	scatters []*simScatter
 	streams  []*simStream
 	pending  []*pending
@@ -175,11 +174,11 @@ type world struct {
 }
 
 func newWorld(seed uint64, trace func(string, ...any)) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), trace: trace, used: map[topology.Epoch]string{}}
+	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), trace: trace, used: map[topology.Epoch]string{}, cause: map[MoveID]bool{}}
 	w.catalog = simCatalog{simMap: simMap{epoch: 1}, journal: map[MoveID]Move{}}
 	w.calm = 1 + w.rng.IntN(8)
 	for i := range w.shards {
-		w.shards[i] = &simShard{up: true, primary: Primary{uint64(i) + 1, 1}, guards: map[MoveID]Guard{}, slots: map[slotName]*simSlot{}, progress: map[MoveID]*progress{}}
+		w.shards[i] = &simShard{up: true, primary: Primary{uint64(i) + 1, 1}, guards: map[MoveID]Guard{}, slots: map[MoveID]*simSlot{}, progress: map[MoveID]*progress{}}
 	}
 	for k := range simKeys {
 		owner := w.rng.IntN(simShards)
@@ -188,7 +187,7 @@ func newWorld(seed uint64, trace func(string, ...any)) *world {
 		s.owned |= 1 << k
 		if k >= simKeys-simFixed || w.rng.IntN(2) == 0 {
 			w.nextID++
-			s.write(op{opInsert, k, w.nextID})
+			s.write(op{kind: opInsert, key: k, id: w.nextID})
 			w.truth[k] = s.rows[k]
 		}
 		w.flipped[k] = -time.Hour
@@ -214,6 +213,7 @@ func (w *world) side(m *Move, s Side) *simShard { return w.shards[shardNo(m.Shar
 
 // check holds what must be true at all times.
 func (w *world) check() {
+	w.checkWayBack()
 	for i, a := range w.shards {
 		for j := range i {
 			if both := a.owned & w.shards[j].owned; both != 0 {
@@ -223,11 +223,36 @@ func (w *world) check() {
 	}
 }
 
+// checkWayBack holds that a move which soaks is followed by its stream, and loses the way back for a reason only.
+func (w *world) checkWayBack() {
+	c := w.current()
+	for _, id := range w.moves {
+		m, known := c.moves[id]
+		if !known || c.dead {
+			continue
+		}
+		if m.ReverseLost && !w.cause[id] {
+			fail("move %d cannot be reversed any more, for no reason: %s", id, m.Error)
+		}
+		if m.State != Soak || m.Task != TaskSoak || m.ReverseLost {
+			continue
+		}
+		runs := slices.ContainsFunc(w.streams, func(s *simStream) bool { return s.by == c && s.m.ID == id && s.back && !s.stopped })
+		asked := slices.ContainsFunc(w.pending, func(p *pending) bool {
+			_, is := p.effect.(Stream)
+			return is && p.by == c && p.m.ID == id
+		})
+		if !runs && !asked {
+			fail("move %d soaks without its stream", id)
+		}
+	}
+}
+
 // write begins a write of one row through a proxy.
 func (w *world) write() {
 	p, k := w.rng.IntN(simProxies), w.rng.IntN(simKeys)
 	w.nextID++
-	o := op{opKind(w.rng.IntN(int(opsMax))), k, w.nextID}
+	o := op{kind: opKind(w.rng.IntN(int(opsMax))), key: k, id: w.nextID}
 	if k >= simKeys-simFixed {
 		o.kind = opUpdate
 	}
@@ -375,7 +400,7 @@ func (w *world) deleteRows(m *Move, n int) {
 				fail("the row of key %d is deleted from shard %d, where proxy %d still reads it", k, n, i)
 			}
 		}
-		s.write(op{opDelete, k, 0})
+		s.write(op{kind: opDelete, key: k, mover: m.ID})
 	}
 }
 

@@ -26,7 +26,7 @@ func Resume(m Move, token uint64) (Move, []Effect) {
 		s.emit(Alarm{s.Error})
 	}
 	switch s.State {
-	case Copying: // its snapshot has gone with the coordinator
+	case Copying: // its snapshot has gone with the coordinator, so the copy would fail, and begin anew by that
 		s.restart("the coordinator has changed")
 	case Hold, Fenced, Drained, Opened: // the holds run out, and to connect anew takes longer than they last
 		s.giveBack(ThenAgain, "the coordinator has changed")
@@ -108,8 +108,8 @@ func (s *step) skips(t Task) bool {
 	case TaskPrepareReverse, TaskStreamBack:
 		return s.Reverse || s.ReverseLost
 	case TaskVerify:
-		// To compare anew, the old owner must be brought to a known point by the stream back.
-		return s.ViewsLost && (s.Reverse || s.ReverseLost)
+		// To compare anew, the old owner must be brought to a known point by a stream from the new one.
+		return s.ViewsLost && s.ReverseLost
 	}
 	return false
 }
@@ -156,7 +156,10 @@ func (s *step) effects() []Effect {
 	case TaskStream:
 		return one(Stream{Seq: seq})
 	case TaskPrepareReverse:
-		return one(PrepareReverse{seq})
+		if s.State == Reversing {
+			return one(PrepareReverse{seq, s.From()})
+		}
+		return one(PrepareReverse{seq, s.To()})
 	case TaskBlockers:
 		return one(LookForBlockers{seq})
 	case TaskGrant:

@@ -55,7 +55,9 @@ func (s *step) takeDone(e Done) {
 	case TaskReadLSN:
 		s.L = e.LSN
 	case TaskWiden:
-		if !s.Reverse { // a way back that is taken back goes on from where the first one began
+		if s.Reverse { // one that is taken back goes on from where the first one began
+			s.ReopenedAt = e.LSN
+		} else {
 			s.OpenedAt = e.LSN
 		}
 	case TaskReassert:
@@ -94,6 +96,7 @@ func (s *step) timedOut(e TimedOut) {
 
 // granted begins a cutover with an epoch of its own.
 func (s *step) granted(epoch topology.Epoch) {
+	// The catalog refuses a hold for an epoch that was used: this spares clients one that comes to nothing.
 	if epoch <= max(s.Epoch, s.Return) {
 		s.wait(fmt.Sprintf("epoch %d was used already", epoch))
 		return
@@ -259,6 +262,10 @@ func (s *step) afterFailover() Then {
 func (s *step) noWayBack(why string) {
 	s.ReverseLost, s.save = true, true
 	s.Stage++
+	if s.Reverse && s.State.afterFlip() {
+		s.alarm("the shards cannot be compared any more: " + why)
+		return
+	}
 	s.alarm("the ranges cannot be given back without loss: " + why)
 }
 

@@ -95,6 +95,7 @@ func (s *step) orderReverse() {
 func (s *step) orderFinish() {
 	switch s.State {
 	case Soak:
+		s.Task = TaskSoak // whatever comes before it comes again in the cleaning
 		s.done()
 	case FailedVerification: // somebody has looked, and takes the new owner's rows
 		s.Alarmed = false

@@ -88,9 +88,10 @@ var programs = [statesMax][]Task{
 	Released:           {TaskReassert, TaskDropOld, TaskVerify},
 	Verified:           {TaskReassert, TaskStreamBack},
 	FailedVerification: {TaskReassert, TaskDecide},
-	Soak:               {TaskReassert, TaskSoak},
-	// What is streamed back must not come forth again.
-	Reversing: {TaskDropSource, TaskStreamBack, TaskBlockers, TaskGrant},
+	// A way back that came to nothing may have left its slot on the source.
+	Soak: {TaskReassert, TaskDropSource, TaskSoak},
+	// With a slot on the source the shards can be compared after the flip, even if the coordinator changes in it.
+	Reversing: {TaskDropSource, TaskPrepareReverse, TaskStreamBack, TaskBlockers, TaskGrant},
 	Cleaning:  {TaskReassert, TaskLeases, TaskDropSource, TaskDropTarget, TaskDeleteOld, TaskForget},
 	Aborting:  {TaskReassert, TaskDropSource, TaskDropTarget, TaskDeleteTarget, TaskForget},
 }
