@@ -14,7 +14,7 @@ import (
 //   - Grant, Announce and Forget wait until no other move is InCutover: the epochs of a cutover are its own.
 //   - Whatever changes the catalog is refused, in the transaction that does it, where the lease has another token or the journalled row
 //     another Rev than the move had when the effect came out; Journal and Flip, which write it, where it is not the one before.
-//   - Narrow and Widen are refused where the fence of the shard has a higher epoch, and are done already where it has the same one.
+//   - Narrow and Widen are refused where the fence of the shard has a higher epoch. At the same one they set what it owns.
 //   - All other effects that change a shard are refused where it has seen a higher Guard of the move. They check and raise it in
 //     the transaction that does the work. A replication slot knows no transaction: it is made and dropped under an advisory
 //     lock of the move. Prepare raises both sides before it does anything.

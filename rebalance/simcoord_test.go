@@ -464,7 +464,7 @@ func (w *world) mend(p *pending, sides [2]bool, raise bool) Event {
 			return Failed{Seq: m.Seq, Err: "the lease is lost"}
 		}
 		mapped := w.catalog.simMap
-		p.mapped = &mapped
+		p.mapped, p.by.known = &mapped, mapped.epoch
 	}
 	for at := range Side(2) {
 		n := shardNo(m.Shard(at))
@@ -497,12 +497,16 @@ func (w *world) mend(p *pending, sides [2]bool, raise bool) Event {
 func (w *world) fence(p *pending, side Side, epoch topology.Epoch, widen bool) Event {
 	m := &p.m
 	s := w.side(m, side)
+	owned := s.owned &^ keysOf(m)
+	if widen {
+		owned |= keysOf(m)
+	}
 	switch {
 	case !s.up:
 		return Failed{Seq: m.Seq, Err: "connection refused"}
 	case s.fence > epoch:
 		return Failed{Seq: m.Seq, Err: "the fence is above", Fence: s.fence}
-	case s.fence == epoch:
+	case s.fence == epoch && s.owned == owned:
 	case len(s.open) > 0 && p.age < 20:
 		s.locked = w.now + 100*time.Millisecond
 		return nil
@@ -513,12 +517,7 @@ func (w *world) fence(p *pending, side Side, epoch topology.Epoch, widen bool) E
 		if widen {
 			s.unopened = &simFence{s.fence, s.owned}
 		}
-		s.fence = epoch
-		if widen {
-			s.owned |= keysOf(m)
-		} else {
-			s.owned &^= keysOf(m)
-		}
+		s.fence, s.owned = epoch, owned
 		w.trace("shard %s: fence at epoch %d, owns %08b", m.Shard(side), epoch, s.owned)
 	}
 	return Done{Seq: m.Seq, LSN: LSN(len(s.log))}
