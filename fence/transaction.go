@@ -64,14 +64,13 @@ func inTransaction(ctx context.Context, query topology.Query, begin []string, f 
 	return tx.run(ctx, "COMMIT")
 }
 
-// run executes statements that give nothing of interest.
+// run executes statements that give nothing of interest, in one round trip: clients may wait.
 func (tx *transaction) run(ctx context.Context, statements ...string) error {
-	for _, sql := range statements {
-		if _, err := tx.query(ctx, sql); err != nil {
-			return busy(ctx, err, false)
-		}
+	if len(statements) == 0 {
+		return nil
 	}
-	return nil
+	_, err := tx.query(ctx, strings.Join(statements, "; "))
+	return busy(ctx, err, false)
 }
 
 // rows gives rows of so many values.
@@ -98,13 +97,10 @@ func (tx *transaction) lock(ctx context.Context, tables []topology.TableName) er
 	for i, t := range tables {
 		names[i] = qualified(t)
 	}
-	if err := tx.run(ctx, "SET LOCAL statement_timeout = "+milliseconds(locksTime)); err != nil {
-		return err
-	}
-	if _, err := tx.query(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN EXCLUSIVE MODE"); err != nil {
-		return busy(ctx, err, true)
-	}
-	return tx.run(ctx, "SET LOCAL statement_timeout = 0")
+	// The time is for each statement, as PostgreSQL has it since version 13.
+	_, err := tx.query(ctx, "SET LOCAL statement_timeout = "+milliseconds(locksTime)+
+		"; LOCK TABLE "+strings.Join(names, ", ")+" IN EXCLUSIVE MODE; SET LOCAL statement_timeout = 0")
+	return busy(ctx, err, true)
 }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
