@@ -11,14 +11,15 @@ import (
 )
 
 // Catalog is the durable truth: the topology in the schema shardproxy of a PostgreSQL database. It holds no connection:
-// each call opens one, so that it has nothing to repair after the database was away, and costs nothing in between.
-// Data traffic never waits for it.
+// each call opens one, so that it has nothing to repair after the database was away, and costs nothing in between. But for
+// the cutover of a move, see Warm. Data traffic never waits for it.
 //
 //	proxy ──Load, ChangesSince──►┌─────────┐◄──Init, Commit(base, change)── DBA
 //	      ◄───Watch (NOTIFY)─────│ Catalog │    compare-and-set on the epoch
 //	                             └─────────┘
 type Catalog struct {
-	cfg *pgx.ConnConfig
+	cfg  *pgx.ConnConfig
+	warm chan *pgx.Conn // has the connection of Warm, if there is one and nobody uses it
 }
 
 // Actor is who makes a change, for the log.
@@ -66,7 +67,39 @@ func OpenCatalog(dsn string) (*Catalog, error) {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "shardproxy catalog"
 	}
-	return &Catalog{cfg: cfg}, nil
+	return &Catalog{cfg: cfg, warm: make(chan *pgx.Conn, 1)}, nil
+}
+
+// Warm opens a connection for the changes of a cutover (CommitForMove, FlipMove), for which clients wait. It is kept until Cool.
+func (c *Catalog) Warm(ctx context.Context) error {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	c.Cool()
+	c.release(ctx, conn)
+	return nil
+}
+
+// Cool closes the connection of Warm.
+func (c *Catalog) Cool() {
+	select {
+	case conn := <-c.warm:
+		closeConn(context.Background(), conn)
+	default:
+	}
+}
+
+// release keeps a connection for the next cutover, unless there is one or this one is of no use any more.
+func (c *Catalog) release(ctx context.Context, conn *pgx.Conn) {
+	if !conn.IsClosed() {
+		select {
+		case c.warm <- conn:
+			return
+		default:
+		}
+	}
+	closeConn(ctx, conn)
 }
 
 // connect opens a connection that the caller closes.
@@ -88,6 +121,22 @@ func (c *Catalog) transact(ctx context.Context, options pgx.TxOptions, f func(tx
 		return err
 	}
 	defer closeConn(ctx, conn)
+	return transactOn(ctx, conn, options, f)
+}
+
+// transactWarm is transact on the connection of Warm, where there is one. That it has broken meanwhile is an error: who asks again
+// gets another.
+func (c *Catalog) transactWarm(ctx context.Context, f func(tx pgx.Tx) error) error {
+	select {
+	case conn := <-c.warm:
+		defer c.release(ctx, conn)
+		return transactOn(ctx, conn, pgx.TxOptions{}, f)
+	default:
+		return c.transact(ctx, pgx.TxOptions{}, f)
+	}
+}
+
+func transactOn(ctx context.Context, conn *pgx.Conn, options pgx.TxOptions, f func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, conn, options, func(tx pgx.Tx) error {
 		// No name is meant to be found by the search path, and nothing is to wait for ever.
 		setup := fmt.Sprintf("SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = %d; SET LOCAL jit = off; ", catalogLockTimeout.Milliseconds())

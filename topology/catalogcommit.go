@@ -14,26 +14,30 @@ import (
 // If the connection breaks while the transaction ends, Commit asks the catalog what came of it. Only when that fails too the
 // error is ErrOutcomeUnknown.
 func (c *Catalog) Commit(ctx context.Context, base *Snapshot, change Change, who Actor) (*Snapshot, error) {
-	return c.commitWith(ctx, base, change, who, func(pgx.Tx) error { return nil })
+	return c.commitWith(ctx, base, change, who, nil)
 }
 
-// commitWith is Commit, and does also in the same transaction: both or none.
+// commitWith is Commit, and what also does, if it is not nil, in the same transaction: both or none. A move's is on the connection that was
+// opened for it.
 func (c *Catalog) commitWith(ctx context.Context, base *Snapshot, change Change, who Actor, also func(tx pgx.Tx) error) (*Snapshot, error) {
 	next, err := base.Apply(change)
 	if err != nil {
 		return nil, err
 	}
 	ended := false // the transaction was about to
-	err = c.transact(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if err := store(ctx, tx, base, next, change, who); err != nil {
-			return err
+	commit := func(tx pgx.Tx) error {
+		err := store(ctx, tx, base, next, change, who)
+		if err == nil && also != nil {
+			err = also(tx)
 		}
-		if err := also(tx); err != nil {
-			return err
-		}
-		ended = true
-		return nil
-	})
+		ended = err == nil
+		return err
+	}
+	if also != nil {
+		err = c.transactWarm(ctx, commit)
+	} else {
+		err = c.transact(ctx, pgx.TxOptions{}, commit)
+	}
 	if err != nil && ended && !refusedByServer(err) {
 		err = c.resolve(ctx, next, who, err)
 	}

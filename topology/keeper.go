@@ -32,8 +32,8 @@ type KeeperConfig struct {
 // in a file, by which the proxy starts when the catalog is away. It implements GossipHandler.
 //
 //	catalog ──Watch──┐                      ┌──► publish: the proxy's sessions
-//	peers ──Deliver──┼──► take (newer only) ┼──► state file
-//	DBA ──Apply──────┘                      └──► peers: Broadcast
+//	peers ──Deliver──┼──► take (newer only) ┼──► peers: Broadcast
+//	DBA ──Apply──────┘                      └──► state file, by Run: nobody waits for the disk
 //
 // A map is only taken where its epoch is higher than ours: the catalog decides, whoever brings the news.
 type Keeper struct {
@@ -43,14 +43,15 @@ type Keeper struct {
 	current atomic.Pointer[Snapshot]
 	trouble atomic.Pointer[string]
 	gossip  atomic.Pointer[Gossip]
-	asking  atomic.Bool // the catalog is being asked for what Behind told of
+	asking  atomic.Bool   // the catalog is being asked for what Behind told of
+	unkept  chan struct{} // has an element while there may be a map that the state file has not
 
 	mu sync.Mutex // held while a map is taken, so that they come in order
 }
 
 // NewKeeper makes a Keeper that gives each map it takes to publish, one at a time. It starts nothing.
 func NewKeeper(cfg KeeperConfig, publish func(*Snapshot)) *Keeper {
-	return &Keeper{cfg: cfg, publish: publish, id: rand.Text()}
+	return &Keeper{cfg: cfg, publish: publish, id: rand.Text(), unkept: make(chan struct{}, 1)}
 }
 
 // Start takes the first map: of the catalog, or of the state file where the catalog does not answer.
@@ -76,8 +77,13 @@ func (k *Keeper) Start(ctx context.Context) error {
 	return nil
 }
 
-// Run follows the catalog until ctx ends.
+// Run follows the catalog, and keeps the state file up to date, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if k.cfg.StateFile != "" {
+		wg.Go(func() { k.keep(ctx) })
+	}
 	return k.cfg.Catalog.Watch(ctx, func(epoch Epoch, err error) {
 		if err == nil {
 			err = k.follow(ctx, epoch)
@@ -186,13 +192,34 @@ func (k *Keeper) takeLocked(s *Snapshot) {
 	k.current.Store(s)
 	k.publish(s)
 	k.cfg.Log.Info("topology", "epoch", s.Epoch, "shards", len(s.Shards), "ranges", len(s.Ranges()))
-	if k.cfg.StateFile != "" {
+	if g := k.gossip.Load(); g != nil {
+		g.Announce()
+	}
+	select {
+	case k.unkept <- struct{}{}:
+	default:
+	}
+}
+
+// keep writes each map that is taken to the state file, the last one before it returns.
+func (k *Keeper) keep(ctx context.Context) {
+	for ended := false; !ended; {
+		select {
+		case <-k.unkept:
+		case <-ctx.Done():
+			ended = true
+			select {
+			case <-k.unkept:
+			default:
+				return
+			}
+		}
+		k.mu.Lock()
+		s := k.current.Load()
+		k.mu.Unlock()
 		if err := WriteStateFile(k.cfg.StateFile, s); err != nil {
 			k.cfg.Log.Error("the topology cannot be kept in the state file", "error", err)
 		}
-	}
-	if g := k.gossip.Load(); g != nil {
-		g.Announce()
 	}
 }
 

@@ -88,6 +88,13 @@ func TestKeeper(t *testing.T) {
 	defer wg.Wait()
 	defer stop()
 	wg.Go(func() { _ = other.Run(ctx) })
+	kept, stopKept := context.WithCancel(t.Context())
+	defer stopKept()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = k.Run(kept)
+	}()
 
 	next, err := k.Apply(t.Context(), MoveRange{Start: 0, End: 1 << 62, Shard: "b"}, Actor{User: "test"})
 	if err != nil || next.Epoch != 2 || first.epoch() != 2 {
@@ -120,6 +127,8 @@ func TestKeeper(t *testing.T) {
 		return err == nil && first.epoch() == epoch && second.epoch() == epoch || conflicts == 0
 	})
 
+	stopKept()
+	<-ended // the last map is in the file
 	server.Stop()
 	until(t, "the loss of the catalog is noticed", func() bool { return other.Trouble() != "" })
 	again := NewKeeper(cfg, third.add)
