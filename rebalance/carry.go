@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"shardproxy/fence"
@@ -240,7 +239,8 @@ func (r *runner) deleteRows(ctx context.Context, m *Move, at Side) error {
 	if err != nil || left == nil {
 		return err
 	}
-	return left.Cleanup(ctx, mover.Side(at), mover.CleanupOptions{Vacuum: true})
+	wait := func(ctx context.Context) error { return r.c.quiet(ctx, r.of.ID) } // see mayWork
+	return left.Cleanup(ctx, mover.Side(at), mover.CleanupOptions{Wait: wait, Vacuum: true})
 }
 
 // stillThere is a mover of the tables that were not dropped on a side since the move has begun, nil for none.
@@ -307,182 +307,6 @@ func (r *runner) closeCopy() {
 		r.copying.Close()
 		r.copying = nil
 	}
-}
-
-// lookForBlockers looks for tables that are new, and names the transactions that hold a lock on the tables for longer than clients should wait. It also opens the
-// connections that the cutover needs.
-func (r *runner) lookForBlockers(ctx context.Context) error {
-	if err := r.sameTables(ctx); err != nil {
-		return err
-	}
-	var names []string
-	for _, s := range r.sides {
-		rows, err := s.query(ctx, blockersSQL)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			names = append(names, "shard "+s.name+": "+strings.Join(row, ", "))
-		}
-	}
-	if len(names) > 0 {
-		return blockedError(names)
-	}
-	return nil
-}
-
-// forgoDropped gives up what has streamed so far if a table was dropped meanwhile.
-func (r *runner) forgoDropped(ctx context.Context, m *Move) error {
-	for at := range r.sides {
-		left, err := r.stillThere(ctx, Side(at))
-		if err != nil {
-			return err
-		}
-		if left == nil || len(left.Spec().Tables) < len(r.there.Spec().Tables) {
-			r.send(ctx, StreamLost{Guard: m.Guard(0), Err: "a table was dropped on shard " + r.sides[at].name, Final: true})
-		}
-	}
-	return nil
-}
-
-// sameTables says whether the owner has sharded tables that do not move with the others, as they are younger than the move.
-func (r *runner) sameTables(ctx context.Context) error {
-	moving := make(map[topology.TableName]bool)
-	for _, t := range r.there.Spec().Tables {
-		moving[t.TableName] = true
-	}
-	for _, s := range r.sides {
-		rows, err := s.query(ctx, shardedSQL)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if name := (topology.TableName{Schema: row[0], Name: row[1]}); !moving[name] {
-				return mover.ErrSchemaChanged{Table: name, What: "it is new"}
-			}
-		}
-	}
-	return nil
-}
-
-// shardedSQL lists the sharded tables that have a fence, without their partitions.
-const shardedSQL = `
-SELECT DISTINCT n.nspname, c.relname FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.tgname IN ('shardproxy_owner_insert', 'shardproxy_owner_parts_insert') AND NOT c.relispartition`
-
-// blockersSQL names who holds a lock on a fenced table that the fence's own would wait for, for half a second and more.
-const blockersSQL = `
-SELECT coalesce('pid ' || l.pid, 'a prepared transaction'), coalesce('user ' || a.usename, ''), coalesce(a.application_name, ''),
-       coalesce(a.state, ''), coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::numeric(10, 1) || ' s', ''),
-       l.mode || ' on ' || c.oid::pg_catalog.regclass, coalesce(pg_catalog.left(a.query, 100), '')
-FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-AND l.mode NOT IN ('AccessShareLock') AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-AND EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'shardproxy_epoch')
-AND (a.pid IS NULL OR a.xact_start < pg_catalog.clock_timestamp() - interval '500 ms')
-AND coalesce(a.application_name, '') NOT LIKE 'shardproxy_move_%'`
-
-func (r *runner) takeViews(ctx context.Context) error {
-	r.closeViews()
-	for _, at := range []mover.Side{mover.Source, mover.Target} {
-		view, err := r.there.Freeze(ctx, at)
-		if err != nil {
-			return err
-		}
-		r.views[at] = view
-	}
-	return nil
-}
-
-func (r *runner) closeViews() {
-	for i, v := range r.views {
-		if v != nil {
-			v.Close()
-			r.views[i] = nil
-		}
-	}
-}
-
-// verify compares the frozen rows of the owner before with those of the owner after at the moment when it took over. Where the
-// views have gone, both are brought to one moment again by the stream back.
-func (r *runner) verify(ctx context.Context, m *Move, again bool) error {
-	if again {
-		return r.verifyAgain(ctx, m)
-	}
-	if r.views[0] == nil || r.views[1] == nil {
-		return fmt.Errorf("the views of the cutover have gone: %w", errFinal)
-	}
-	defer r.closeViews()
-	return r.compare(ctx, r.views)
-}
-
-func (r *runner) compare(ctx context.Context, views [2]*mover.Frozen) error {
-	left, err := r.stillThere(ctx, Source)
-	if err != nil || left == nil {
-		return err
-	}
-	checks, err := left.Verify(ctx, mover.VerifyOptions{Frozen: views})
-	if err != nil {
-		return err
-	}
-	var differences []string
-	for _, c := range checks {
-		for _, d := range c.Differences {
-			differences = append(differences, c.Table.String()+": "+d.String())
-		}
-		if c.More {
-			differences = append(differences, c.Table.String()+": and more")
-		}
-	}
-	if len(differences) > 0 {
-		return differsError(strings.Join(differences, "; "))
-	}
-	r.log.Info("both shards have the same rows", "tables", len(checks))
-	return nil
-}
-
-// probe is a mover whose slot on a side gives a snapshot of it, with its position in the log.
-func (r *runner) probe(at Side) (*mover.Mover, error) {
-	const apart = 1 << 40 // from the numbers of moves
-	spec := r.there.Spec()
-	spec.ID += apart + int64(at)
-	if at == Target {
-		spec.Source, spec.Target = spec.Target, spec.Source
-	}
-	return mover.New(spec)
-}
-
-func (r *runner) verifyAgain(ctx context.Context, m *Move) error {
-	probe, err := r.probe(m.To())
-	if err != nil {
-		return err
-	}
-	snapshot, err := probe.Prepare(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseMargin)
-		defer cancel()
-		_ = probe.Drop(ending) // what is left goes with the slots of the move
-	}()
-	defer snapshot.Close()
-	back := r.direction(m, true)
-	opened := m.OpenedAt
-	if m.Reverse {
-		opened = m.ReopenedAt
-	}
-	if err := back.StartAt(ctx, mover.LSN(opened)); err != nil {
-		return err
-	}
-	if err := back.NewStream(mover.StreamOptions{StopAt: snapshot.LSN}).Run(ctx); err != nil {
-		return err
-	}
-	var views [2]*mover.Frozen
-	views[m.To()] = snapshot.Frozen()
-	return r.compare(ctx, views)
 }
 
 // reassert brings the fences of the sides that have another primary to what the map says.

@@ -127,7 +127,12 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 // coordinate runs a coordinator until the function it gives is called.
 func (c *cluster) coordinate(name string) (stop func()) {
-	coordinator := NewCoordinator(CoordinatorConfig{
+	_, stop = c.coordinator(name)
+	return stop
+}
+
+func (c *cluster) coordinator(name string) (coordinator *Coordinator, stop func()) {
+	coordinator = NewCoordinator(CoordinatorConfig{
 		Name: name, Cluster: "c", Catalog: c.catalog, Keeper: c.keeper, Schema: func() *topology.Schema { return c.schema },
 		DSN: c.dsn, Log: c.log(), Limits: func() (l CopyLimits) {
 			if set := c.limits.Load(); set != nil {
@@ -140,7 +145,7 @@ func (c *cluster) coordinate(name string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = coordinator.Run(ctx) })
-	return sync.OnceFunc(func() {
+	return coordinator, sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
 	})

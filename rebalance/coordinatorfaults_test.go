@@ -2,6 +2,7 @@ package rebalance
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,5 +156,41 @@ func TestMoveOutlivesTheJournalAndATable(t *testing.T) {
 	}
 	if n := c.one(1, "SELECT count(*)::text FROM users WHERE NOT shardproxy.owns(hashint8extended(user_id, 8816678312871386365))"); n != "0" {
 		t.Errorf("%s copied users are left", n)
+	}
+}
+
+// TestCutoverWaitsForOtherMovers holds that a piece of another move's copy, whose lock the fence could not get, puts a cutover off before
+// anybody is kept waiting.
+func TestCutoverWaitsForOtherMovers(t *testing.T) {
+	c := newCluster(t)
+	c.fill(200)
+	coordinator, stop := c.coordinator("p1")
+	defer stop()
+	id := c.add(quarter(t))
+	other := c.pg.Connect(t, c.db[1])
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until := func(what string, holds func(m *Move) bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			list := coordinator.Status()
+			if len(list) == 1 && holds(&list[0].Move) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %+v", what, list)
+			}
+		}
+	}
+	until("the target has its fence", func(m *Move) bool { return m.Task == TaskSettle })
+	exec("SET application_name = 'shardproxy_move_c_7'; BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE")
+	until("it waits", func(m *Move) bool { return strings.Contains(m.Error, "waits for shardproxy_move_c_7 on shard s2") })
+	exec("ROLLBACK")
+	if m := c.await(id, Soak); m.Pause == 0 || m.PauseAll != m.Pause {
+		t.Errorf("clients waited in vain: %v in all cutovers, %v in the last", m.PauseAll, m.Pause)
 	}
 }

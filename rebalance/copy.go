@@ -29,7 +29,7 @@ func (r *runner) copy(ctx context.Context) error {
 			if err := r.whileLagging(ctx); err != nil {
 				return err
 			}
-			return r.whileSuspended(ctx)
+			return r.mayWork(ctx)
 		},
 		Progress: func(p mover.CopyProgress) {
 			r.chunks.Store(p.Chunks)
@@ -45,7 +45,8 @@ func (r *runner) copy(ctx context.Context) error {
 // copyWorkers of one copy: more than two seldom help, as the target's log is the limit.
 const copyWorkers = 2
 
-func (r *runner) whileSuspended(ctx context.Context) error {
+// mayWork waits while the copy is suspended, and while another move is in its cutover: a piece of a copy holds a lock that the fence needs.
+func (r *runner) mayWork(ctx context.Context) error {
 	for r.suspended.Load() {
 		select {
 		case <-ctx.Done():
@@ -53,7 +54,7 @@ func (r *runner) whileSuspended(ctx context.Context) error {
 		case <-time.After(lookAgain):
 		}
 	}
-	return nil
+	return r.c.quiet(ctx, r.of.ID)
 }
 
 // whileLagging waits while a replica of the target is too far behind. It is looked at before each part of the copy, of 64 MB at most.

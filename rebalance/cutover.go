@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"shardproxy/rebalance/mover"
 	"shardproxy/topology"
 )
 
@@ -26,10 +29,10 @@ func (r *runner) cutoverEffect(e Effect) (seq uint64, f func(ctx context.Context
 	case Widen:
 		return e.Seq, func(ctx context.Context) (Done, error) { return r.widen(ctx, &m, e) }
 	case ReadLSN:
-		from := r.direction(&m, false)
+		sql := r.direction(&m, false).PositionSQL()
 		return e.Seq, func(ctx context.Context) (Done, error) {
-			lsn, err := from.SourceLSN(ctx)
-			return Done{LSN: LSN(lsn)}, err
+			lsn, err := r.on(m.From()).lsn(ctx, sql)
+			return Done{LSN: lsn}, err
 		}
 	case Flip:
 		return e.Seq, func(ctx context.Context) (Done, error) { return Done{}, r.flip(ctx, &m, e) }
@@ -41,7 +44,7 @@ func (r *runner) cutoverEffect(e Effect) (seq uint64, f func(ctx context.Context
 	return 0, func(context.Context) (Done, error) { return Done{}, fmt.Errorf("unknown effect %v", e) }
 }
 
-// grant gives the epoch behind that of the hold.
+// grant gives the epoch behind that of the hold, when nothing else is in the way and all is ready.
 func (r *runner) grant(ctx context.Context, m *Move) (Done, error) {
 	snap := r.c.cfg.Keeper.Snapshot()
 	owner := m.From()
@@ -65,7 +68,29 @@ func (r *runner) grant(ctx context.Context, m *Move) (Done, error) {
 	if err := r.c.grant(ctx, m.ID); err != nil {
 		return Done{}, err
 	}
+	err := r.moversRest(ctx)
+	if err == nil {
+		err = r.warm(ctx)
+	}
+	if err != nil {
+		return Done{}, err
+	}
 	return Done{Epoch: r.c.cfg.Keeper.Snapshot().Epoch + 2}, nil
+}
+
+// warm opens the connections that a cutover needs, so that nobody has to wait for that.
+func (r *runner) warm(ctx context.Context) error {
+	r.closeViews()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.c.cfg.Catalog.Warm(ctx) })
+	for at := range r.sides {
+		g.Go(func() error { return r.sides[at].open(ctx) })
+		g.Go(func() (err error) {
+			r.views[at], err = r.there.Freezer(ctx, mover.Side(at))
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // mayOwn looks whether the map would take the flip: nobody should be kept waiting for one that cannot be.
@@ -128,11 +153,12 @@ func (r *runner) askHold(ctx context.Context, m *Move, epoch topology.Epoch) err
 		if snap.Epoch != epoch-2 {
 			return fmt.Errorf("the topology has changed meanwhile: %w", errFinal)
 		}
-		r.heldAt = time.Now()
+		r.heldAt = time.Now() // if it is not known what came of it
 		var err error
 		if snap, err = r.apply(ctx, m, topology.SetMoving{Moving: r.moving(epoch)}); err != nil {
 			return err
 		}
+		r.heldAt = time.Now()
 		if snap.Epoch != epoch-1 {
 			return fmt.Errorf("the topology has changed meanwhile: %w", errFinal)
 		}
@@ -172,11 +198,10 @@ func (r *runner) narrow(ctx context.Context, m *Move, e Narrow) error {
 func (r *runner) widen(ctx context.Context, m *Move, e Widen) (Done, error) {
 	var done Done
 	if e.Side == m.To() && m.State == Opened {
-		lsn, err := r.direction(m, true).SourceLSN(ctx)
-		if err != nil {
+		var err error
+		if done.LSN, err = r.on(e.Side).lsn(ctx, "SELECT pg_catalog.pg_current_wal_flush_lsn()"); err != nil {
 			return done, err
 		}
-		done.LSN = LSN(lsn)
 	}
 	return done, r.fenceTo(ctx, e.Side, true, e.Epoch)
 }
@@ -215,7 +240,7 @@ func (r *runner) burn(ctx context.Context, m *Move, epoch topology.Epoch) (Done,
 	return Done{Epoch: r.c.cfg.Keeper.Snapshot().Epoch}, nil
 }
 
-// release ends a hold that no flip has ended, and says how long it was.
+// release ends a hold that no flip has ended, and says how long it was: until all live proxies go by the map without it.
 func (r *runner) release(ctx context.Context, m *Move) (done Done, err error) {
 	if m.State == Returning {
 		r.closeViews()
@@ -224,6 +249,7 @@ func (r *runner) release(ctx context.Context, m *Move) (done Done, err error) {
 		err = r.tell(ctx, m, topology.SetMoving{Moving: r.moving(0)})
 	}
 	if err == nil && !r.heldAt.IsZero() {
+		r.known(ctx, ackWait, 0)
 		done.Pause = time.Since(r.heldAt)
 		r.heldAt = time.Time{}
 	}

@@ -119,14 +119,14 @@ type Flip struct {
 	Then  Move
 }
 
-// Burn lets the map tell of no hold any more, and raises the catalog's epoch to at least Epoch by changes that change nothing else.
-// Done says where it is.
+// Burn raises the catalog's epoch to at least Epoch, by changes that change nothing else: the hold goes on until ReleaseHold, as neither side
+// may be open. Done says where it is.
 type Burn struct {
 	Seq   uint64
 	Epoch topology.Epoch
 }
 
-// ReleaseHold ends the holds of Epoch and tells of the catalog's new epoch. It need not reach everyone.
+// ReleaseHold ends the hold of the move, if a flip has not, and waits a little for those who know of it. It need not reach everyone.
 type ReleaseHold struct {
 	Seq   uint64
 	Epoch topology.Epoch

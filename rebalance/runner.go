@@ -32,6 +32,7 @@ type runner struct {
 	task    *work // what the move waits for
 	flow    *flow
 	answers []answer // that the catalog has not taken yet
+	clock   stopwatch
 
 	// Those below belong to the task, of which there is one at a time.
 	sides     [2]*side
@@ -162,6 +163,10 @@ func (r *runner) carryOut(ctx context.Context) error {
 // become takes the next value of the move and begins its effects, in their order.
 func (r *runner) become(ctx context.Context, m Move, effects []Effect, order int64) error {
 	stage := r.m.Stage
+	if r.clock.step(&r.m, &m, time.Now()) {
+		r.log.Info("cutover", append([]any{"flips", m.Flips, "reason", m.Error, "pause", m.Pause.Round(10 * time.Microsecond)}, r.clock.parts...)...)
+		r.c.cfg.Catalog.Cool()
+	}
 	r.m = m
 	if m.Stage != stage {
 		r.stopFlow()
@@ -364,6 +369,9 @@ func (r *runner) cleanUp() {
 	r.stopFlow()
 	r.closeViews()
 	r.closeCopy()
+	if r.m.State.InCutover() {
+		r.c.cfg.Catalog.Cool()
+	}
 	for _, s := range r.sides {
 		if s != nil {
 			s.close()

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"shardproxy/fence"
+	"shardproxy/rebalance/mover"
 	"shardproxy/topology"
 )
 
@@ -68,6 +69,16 @@ func (s *side) query(ctx context.Context, sql string) (rows [][]string, err erro
 		rows = append(rows, values)
 	}
 	return rows, nil
+}
+
+// lsn is a query that gives a position in the log.
+func (s *side) lsn(ctx context.Context, sql string) (LSN, error) {
+	rows, err := s.query(ctx, sql)
+	if err != nil {
+		return 0, fmt.Errorf("the log of shard %s: %w", s.name, err)
+	}
+	lsn, err := mover.ParseLSN(rows[0][0])
+	return LSN(lsn), err
 }
 
 // on gives the shard of a side.

@@ -259,8 +259,8 @@ func (w *world) perform(p *pending) Event {
 		if !w.mayChange(p) {
 			return overtaken(seq)
 		}
-		for w.catalog.epoch < e.Epoch || w.catalog.hold != 0 {
-			w.catalog.raise(func(c *simMap) { c.hold, c.held = 0, 0 })
+		for w.catalog.epoch < e.Epoch { // the hold goes on, until the release
+			w.catalog.raise(func(*simMap) {})
 		}
 		done.Epoch = w.catalog.epoch
 		return done

@@ -163,8 +163,14 @@ func (w *world) askHold(p *pending, e AskHold) Event {
 	return Done{Seq: m.Seq}
 }
 
-// release reaches some proxies.
+// release ends the hold of a cutover that is taken back, and reaches some proxies.
 func (w *world) release(p *pending) Event {
+	if p.m.State == Returning && w.catalog.hold != 0 {
+		if !w.mayChange(p) {
+			return overtaken(p.m.Seq)
+		}
+		w.catalog.raise(func(c *simMap) { c.hold, c.held = 0, 0 })
+	}
 	for _, x := range w.proxies {
 		if !x.cut && (w.quiet || w.rng.IntN(4) > 0) {
 			x.learn(w.catalog.simMap, w.now)

@@ -29,6 +29,7 @@ func Resume(m Move, token uint64) (Move, []Effect) {
 	case Copying: // its snapshot has gone with the coordinator, so the copy would fail, and begin anew by that
 		s.restart("the coordinator has changed")
 	case Hold, Fenced, Drained, Opened: // the holds run out, and to connect anew takes longer than they last
+		s.Fence = FenceOpened // how far it came is not journalled
 		s.giveBack(ThenAgain, "the coordinator has changed")
 	default:
 		s.begin()
@@ -69,8 +70,8 @@ func (s *step) enter(to State) {
 
 // begin begins the program of the state.
 func (s *step) begin() {
-	// From Drained a cutover is taken back as from Fenced. To write it down would cost the waiting clients a round trip.
-	s.save = s.save || s.State != Drained
+	// A cutover that the journal has at Hold is taken back as from Opened. To write down what is between would cost the waiting clients commits.
+	s.save = s.save || !set(Fenced, Drained, Opened).has(s.State)
 	s.Failures, s.Waiting = 0, false
 	if s.State.Terminal() {
 		s.Task = NoTask

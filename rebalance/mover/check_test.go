@@ -20,7 +20,10 @@ func TestVerifyNamesPlantedDifferences(t *testing.T) {
 	w.spec.Ranges = []topology.KeyRange{{}}
 	w.m = w.mover()
 	w.copy(CopyOptions{})
-	frozen, err := w.m.Freeze(t.Context(), Target)
+	frozen, err := w.m.Freezer(t.Context(), Target)
+	if err == nil {
+		err = frozen.Freeze(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

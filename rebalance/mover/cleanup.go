@@ -69,8 +69,17 @@ func (m *Mover) clear(ctx context.Context, side Side, conn *pgx.Conn, replica bo
 	if !options.Vacuum {
 		return nil
 	}
+	return vacuum(ctx, conn, side, s)
+}
+
+// vacuum gives the room of what was deleted back to the tables: at the pace of autovacuum, and without the lock that keeps readers out
+// while a file is cut off.
+func vacuum(ctx context.Context, conn *pgx.Conn, side Side, s shape) error {
+	if _, err := conn.Exec(ctx, "SET vacuum_cost_delay = '2ms'"); err != nil {
+		return err
+	}
 	for _, t := range s {
-		if _, err := conn.Exec(ctx, "VACUUM "+quoteName(t.TableName)); err != nil {
+		if _, err := conn.Exec(ctx, "VACUUM (TRUNCATE false) "+quoteName(t.TableName)); err != nil {
 			return fmt.Errorf("VACUUM of %s on the %s: %w", t.TableName, side, err)
 		}
 	}

@@ -177,17 +177,16 @@ func (m *Mover) SourceLSN(ctx context.Context) (lsn LSN, err error) {
 	return m.currentLSN(ctx, conn)
 }
 
-func (m *Mover) currentLSN(ctx context.Context, conn *pgx.Conn) (lsn LSN, err error) {
-	var text string
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		// Flushed here is enough: a standby that is away must not keep a cutover waiting.
-		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, m.markSQL()+"::text").Scan(&text)
-	})
+func (m *Mover) currentLSN(ctx context.Context, conn *pgx.Conn) (LSN, error) {
+	results, err := conn.PgConn().Exec(ctx, m.PositionSQL()).ReadAll()
 	if err != nil {
 		return 0, fmt.Errorf("reading the position of the log: %w", err)
 	}
-	return ParseLSN(text)
+	return ParseLSN(string(results[len(results)-1].Rows[0][0]))
+}
+
+// PositionSQL gives what SourceLSN does, for a connection of the caller's: one message of the simple protocol, whose only row is the position.
+func (m *Mover) PositionSQL() string {
+	// Flushed here is enough: a standby that is away must not keep a cutover waiting.
+	return "SET LOCAL synchronous_commit = local; " + m.markSQL() + "::text"
 }

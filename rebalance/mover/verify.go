@@ -51,29 +51,29 @@ func (d Difference) String() string {
 	return fmt.Sprintf("(%s) of key %s %s", strings.Join(d.Identity, ", "), d.Key, what)
 }
 
-// Frozen is a state of one side, as it was when Freeze returned. It holds a transaction open, which keeps VACUUM
-// from its work: Close it soon.
+// Frozen is a state of one side, as it was at Freeze. It holds a transaction open, which keeps VACUUM from its work: Close it soon.
 type Frozen struct {
 	conn *pgx.Conn
 	name string
 }
 
-// Freeze takes the present state of a side.
-func (m *Mover) Freeze(ctx context.Context, side Side) (*Frozen, error) {
+// Freezer connects to a side, so that Freeze takes no longer than a query. Close it.
+func (m *Mover) Freezer(ctx context.Context, side Side) (*Frozen, error) {
 	conn, err := m.connect(ctx, side)
 	if err != nil {
 		return nil, err
 	}
-	f := &Frozen{conn: conn}
-	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-	if err == nil {
-		err = conn.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&f.name)
-	}
+	return &Frozen{conn: conn}, nil
+}
+
+// Freeze takes the present state, once.
+func (f *Frozen) Freeze(ctx context.Context) error {
+	results, err := f.conn.PgConn().Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot()").ReadAll()
 	if err != nil {
-		closeWriter(conn)
-		return nil, fmt.Errorf("freezing the %s: %w", side, err)
+		return fmt.Errorf("freezing a side: %w", ended(ctx, err))
 	}
-	return f, nil
+	f.name = string(results[len(results)-1].Rows[0][0])
+	return nil
 }
 
 // Close lets the state go.
