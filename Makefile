@@ -14,7 +14,7 @@ FUZZTIME ?= 20s
 SOAK     ?= 5m
 BENCH    ?=
 
-.PHONY: build setup test unit race soak fuzz bench bench-go lint fmt demo clean
+.PHONY: build setup test unit race soak fuzz bench bench-moves bench-go lint fmt demo clean
 
 build:
 	$(GO) build -o bin/ ./cmd/...
@@ -41,6 +41,10 @@ fuzz:
 # Against PostgreSQL and PgBouncer; BENCH holds further flags of bench/harness.
 bench: setup build
 	$(GO) run ./bench/harness $(BENCH)
+
+# What moves cost: writes docs/moves.json, docs/moves.svg and the tables in docs/moves.md; BENCH holds further flags.
+bench-moves:
+	$(GO) run ./bench/moves -docs docs $(BENCH)
 
 bench-go:
 	$(GO) test -run '^$$' -bench . -benchmem ./topology ./router ./wire

@@ -53,6 +53,7 @@ type Options struct {
 	Binary string
 	Shards int
 	Args   []string // further arguments of `shardproxy dev`
+	Sync   bool     // the servers sync to disk, as in production
 }
 
 // Cluster is a running dev cluster.
@@ -73,11 +74,11 @@ func StartCluster(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	data := filepath.Join(dir, "dev")
-	args := append([]string{
-		"dev", "--dir", data, "--ephemeral", "--shards", strconv.Itoa(o.Shards), "--replicas", "0",
-		"--listen", listen, "--http", http,
-	}, o.Args...)
-	p, err := launch(dir, o.Binary, args...)
+	args := []string{"dev", "--dir", data, "--shards", strconv.Itoa(o.Shards), "--replicas", "0", "--listen", listen, "--http", http}
+	if !o.Sync {
+		args = append(args, "--ephemeral")
+	}
+	p, err := launch(dir, o.Binary, append(args, o.Args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -89,6 +89,9 @@ func (p *process) Alive() bool {
 	}
 }
 
+// LogFile is where all goes that the process prints.
+func (p *process) LogFile() string { return p.log }
+
 // Log is the end of what the process has printed.
 func (p *process) Log() string {
 	data, err := os.ReadFile(p.log)
