@@ -93,14 +93,14 @@ func store(ctx context.Context, tx pgx.Tx, base, next *Snapshot, change Change, 
 		return ErrConflict{Have: head.epoch, Want: base.Epoch}
 	}
 	d := difference(base, next)
-	if err := d.store(ctx, tx, next); err != nil {
+	if err := d.storeRules(ctx, tx, next); err != nil {
 		return err
 	}
-	if err := logChange(ctx, tx, next, next.Delta(change).Encode(), change.String(), who); err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE") // fail here, not in the COMMIT
-	return err
+	batch := &pgx.Batch{} // one round trip: clients may wait
+	d.queue(batch, next)
+	queueChange(batch, next, next.Delta(change).Encode(), change.String(), who)
+	batch.Queue("SET CONSTRAINTS ALL IMMEDIATE") // fail here, not in the COMMIT
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // Epoch asks for the newest epoch.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // diff is what to write so that a catalog that holds one snapshot holds another. What is changed is deleted and
@@ -124,9 +125,9 @@ func (d *diff) ranges(base, next *Snapshot) {
 	}
 }
 
-// store deletes before it inserts: ranges, nodes, shards, and then the other way round. A statement that finds other rows
+// queue deletes before it inserts: ranges, nodes, shards, and then the other way round. A statement that finds other rows
 // than expected is an error: the catalog is not what its checksum says.
-func (d *diff) store(ctx context.Context, tx pgx.Tx, next *Snapshot) error {
+func (d *diff) queue(batch *pgx.Batch, next *Snapshot) {
 	steps := []diffStep{
 		{len(d.removedRanges), "DELETE FROM shardproxy.ranges WHERE first = ANY($1)", []any{firsts(d.removedRanges)}},
 		{
@@ -154,14 +155,17 @@ func (d *diff) store(ctx context.Context, tx pgx.Tx, next *Snapshot) error {
 		if step.count == 0 {
 			continue
 		}
-		tag, err := tx.Exec(ctx, step.sql, step.args...)
-		if err != nil {
-			return err
-		}
-		if got := int(tag.RowsAffected()); step.count > 0 && got != step.count {
-			return fmt.Errorf("%w: %d rows instead of %d are concerned by: %s", ErrDamaged, got, step.count, step.sql)
-		}
+		batch.Queue(step.sql, step.args...).Exec(func(tag pgconn.CommandTag) error {
+			if got := int(tag.RowsAffected()); step.count > 0 && got != step.count {
+				return fmt.Errorf("%w: %d rows instead of %d are concerned by: %s", ErrDamaged, got, step.count, step.sql)
+			}
+			return nil
+		})
 	}
+}
+
+// storeRules writes the rules of single tables anew.
+func (d *diff) storeRules(ctx context.Context, tx pgx.Tx, next *Snapshot) error {
 	if !d.rules {
 		return nil
 	}

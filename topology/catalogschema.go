@@ -165,7 +165,9 @@ func insertAll(ctx context.Context, tx pgx.Tx, s *Snapshot, who Actor) error {
 		return err
 	}
 	what := fmt.Sprintf("create cluster %s with %d shards and %d ranges", s.Cluster, len(s.Shards), len(s.ranges))
-	return logChange(ctx, tx, s, nil, what, who)
+	batch := &pgx.Batch{}
+	queueChange(batch, s, nil, what, who)
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // copyRows fills a table with n rows by COPY; next gives them one by one.
@@ -196,14 +198,11 @@ func insertRules(ctx context.Context, tx pgx.Tx, r *KeyRules) error {
 	})
 }
 
-// logChange writes the line of the log for the epoch of s, and tells those who watch. A nil delta begins the log.
-func logChange(ctx context.Context, tx pgx.Tx, s *Snapshot, delta []byte, what string, who Actor) error {
+// queueChange writes the line of the log for the epoch of s, and tells those who watch. A nil delta begins the log.
+func queueChange(batch *pgx.Batch, s *Snapshot, delta []byte, what string, who Actor) {
 	const log = "INSERT INTO shardproxy.changes (epoch, actor, origin, what, delta, checksum) VALUES ($1, $2, $3, $4, $5, $6)"
-	if _, err := tx.Exec(ctx, log, int64(s.Epoch), who.User, who.From, what, delta, int64(s.sum)); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, "SELECT pg_notify($1, $2)", epochChannel, fmt.Sprint(s.Epoch))
-	return err
+	batch.Queue(log, int64(s.Epoch), who.User, who.From, what, delta, int64(s.sum))
+	batch.Queue("SELECT pg_notify($1, $2)", epochChannel, fmt.Sprint(s.Epoch))
 }
 
 // notNil gives an empty list for none, which PostgreSQL would take for NULL.
