@@ -78,7 +78,7 @@ type LookForBlockers struct{ Seq uint64 }
 type Grant struct{ Seq uint64 }
 
 // AskHold lets the map of the epoch before Epoch tell of the hold: a proxy that plans with it keeps new work of the ranges waiting,
-// lets what runs end, and stamps Epoch on all other work. Done: all that are known did. Final: the catalog was not at the epoch before
+// lets what runs end, and stamps Epoch on all other work. Done: all that are known did, or were waited for long enough. Final: the catalog was not at the epoch before
 // that. A proxy ends a hold by itself after Budget, and stamps its map's own epoch from then on.
 type AskHold struct {
 	Seq    uint64

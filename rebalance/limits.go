@@ -10,7 +10,7 @@ import (
 const (
 	// HoldBudget is how long the clients of a cutover may wait in the worst case: then everything goes back to the old owner.
 	HoldBudget = 2 * time.Second
-	// ackWait is how long proxies are waited for. One that does not answer may be cut off: its writes are refused by the fence.
+	// ackWait is how long proxies are waited for, once the map has changed. One that does not answer may be cut off: its writes are refused by the fence.
 	ackWait = 500 * time.Millisecond
 	// LeaseWait is a second longer than a lease, for what was sent in its last moment: nobody reads the old owner by an older map after that.
 	LeaseWait = topology.LeaseTime + time.Second

@@ -146,21 +146,20 @@ func (w *world) askHold(p *pending, e AskHold) Event {
 		}
 	}
 	for i, x := range w.proxies {
-		if x.know.epoch < e.Epoch-1 {
-			if x.cut || p.age > 30 {
-				return silent // the timer runs out
-			}
+		switch {
+		case x.cut || p.age > 30: // it is not waited for any longer
+		case x.know.epoch < e.Epoch-1:
 			return nil
-		}
-		for _, s := range w.shards {
-			for _, tx := range s.open {
-				if tx.proxy == i && keysOf(m).has(tx.op.key) {
-					return nil // it drains
-				}
-			}
+		case slices.ContainsFunc(w.shards[:], func(s *simShard) bool { return s.drains(i, keysOf(m)) }):
+			return nil
 		}
 	}
 	return Done{Seq: m.Seq}
+}
+
+// drains says that something of a proxy still runs on keys.
+func (s *simShard) drains(proxy int, keys keySet) bool {
+	return slices.ContainsFunc(s.open, func(tx *simTx) bool { return tx.proxy == proxy && keys.has(tx.op.key) })
 }
 
 // release ends the hold of a cutover that is taken back, and reaches some proxies.

@@ -188,7 +188,7 @@ func (s *step) cutoverEffects() []Effect {
 	one := func(e Effect) []Effect { return []Effect{e} }
 	switch seq := s.Seq; s.Task {
 	case TaskHold:
-		return []Effect{BudgetTimer{s.Epoch, HoldBudget}, AskHold{seq, s.Epoch, HoldBudget}, Timer{seq, ackWait}}
+		return []Effect{BudgetTimer{s.Epoch, HoldBudget}, AskHold{seq, s.Epoch, HoldBudget}}
 	case TaskNarrow:
 		return one(Narrow{seq, s.From(), s.Epoch})
 	case TaskReadLSN:

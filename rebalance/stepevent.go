@@ -89,7 +89,7 @@ func (s *step) timedOut(e TimedOut) {
 	case s.Task == TaskSettle:
 		s.Announced = true
 		s.done()
-	case s.Task == TaskHold, s.Task == TaskLeases, s.Task == TaskSoak:
+	case s.Task == TaskLeases, s.Task == TaskSoak:
 		s.done()
 	}
 }

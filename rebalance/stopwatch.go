@@ -14,6 +14,9 @@ func (w *stopwatch) step(from, to *Move, now time.Time) (ended bool) {
 		return false
 	}
 	during, goesOn := clientsWait(from), clientsWait(to)
+	if w.since.IsZero() { // the coordinator before has begun it
+		w.since = now
+	}
 	if during {
 		w.parts = append(w.parts, from.Task.String(), now.Sub(w.since).Round(10*time.Microsecond))
 	} else {
