@@ -53,7 +53,7 @@ const policy = `
 
 	internal/postgres internal/config topology      < bench
 	internal/devcluster pgx errgroup unix           < bench
-	internal/plot rebalance pgconn e2e/harness      < bench
+	internal/plot rebalance pgconn e2e              < bench
 	internal/postgres pgconn pgx errgroup           < e2e
 `
 
