@@ -82,7 +82,7 @@ func run(ctx context.Context, out io.Writer, docs string, o options) (err error)
 	if err := os.WriteFile(filepath.Join(docs, "moves.svg"), []byte(r.draw().SVG()), 0o644); err != nil {
 		return err
 	}
-	return plot.Replace(filepath.Join(docs, "moves.md"), figuresBegin, figuresEnd, r.table())
+	return plot.Replace(filepath.Join(docs, "moves.md"), figuresBegin, figuresEnd, r.table()+"\n![cutovers by how long they took](moves.svg)\n")
 }
 
 // measure takes all figures from one cluster.
