@@ -215,3 +215,22 @@ func TestHoldAwaitsWhatRuns(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// TestHoldRunsOut: a cutover that is taken back may last longer than a hold, and its old owner owns nothing until its end.
+func TestHoldRunsOut(t *testing.T) {
+	k := newKit(t)
+	k.fences(k.srv.Snapshot())
+	held, snap := itoa(k.keyOn(0, 0)), k.srv.Snapshot()
+	k.fence(0, k.apply(k.moveOf(0, 1)))
+	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: snap.Epoch + 2, Ranges: snap.Ranges()[:1]}
+	k.srv.Publish(k.apply(topology.SetMoving{Moving: moving}))
+	k.srv.Publish(k.apply(topology.BurnEpoch{}))
+	long := time.Now().Add(-topology.HoldTime)
+	k.srv.adopted.Store(&long)
+	c := k.connect()
+	c.want("INSERT INTO t VALUES ("+held+", 'held')", "E:40001 Z:I")
+	c.wantPipe("1 2 E:40001 Z:I", join(run("INSERT INTO t VALUES ($1, 'held')", held))...)
+	c.want("SELECT v FROM t WHERE user_id = "+held, "T C:SELECT 0 Z:I")
+	c.want(on1+"INSERT INTO t VALUES ("+itoa(k.keyOn(1, 0))+", 'foreign')", "E:23514 Z:I")
+	k.atRest()
+}

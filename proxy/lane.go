@@ -8,6 +8,7 @@ import (
 
 	"shardproxy/backend"
 	"shardproxy/fence"
+	"shardproxy/router"
 	"shardproxy/topology"
 	"shardproxy/wire"
 )
@@ -383,10 +384,7 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 			return stale
 		}
 	}
-	broken := e.Code == wire.CodeQueryCanceled && s.breaksDeadlock()
-	if broken {
-		s.becomeDeadlock(e)
-	}
+	reworded := s.reword(e)
 	if want == queryHidden {
 		l.be.Epoch = 0 // the SET of the stamp may be what has failed
 	}
@@ -397,7 +395,7 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 		return errSent
 	}
 	s.srv.stats.failed(e.Code)
-	if broken {
+	if reworded {
 		s.client.SetAppended(e.Append(s.client.Append()))
 		return errSent
 	}
@@ -418,6 +416,21 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 	}
 	s.client.Write(m)
 	return errSent
+}
+
+// reword makes of an error that a shard cannot know the reason of what it means for the client.
+func (s *Session) reword(e *wire.Error) bool {
+	switch {
+	case e.Code == wire.CodeQueryCanceled && s.breaksDeadlock():
+		s.becomeDeadlock(e)
+	case e.Schema == fence.Schema && e.Constraint == fence.ConstraintOwner && s.through:
+		// It has waited for as long as a hold lasts. A cutover that is taken back may last longer: its old owner is not widened yet.
+		e.Code, e.Message = wire.CodeSerializationFailure, router.Held.Message
+		e.Hint = router.Held.Hint
+	default:
+		return false
+	}
+	return true
 }
 
 // serverError is a shard's answer to a statement of the proxy's own.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"shardproxy/fence"
@@ -14,6 +15,12 @@ type fences struct{ *service }
 // Install also makes the proxies read the schema, so that they fence the tables that are created from now on.
 func (f fences) Install(ctx context.Context) []fence.Result {
 	snap := f.server.Snapshot()
+	for end := time.Now().Add(fenceHoldTime); snap.AnyHeld() && time.Now().Before(end) && ctx.Err() == nil; snap = f.server.Snapshot() {
+		time.Sleep(fenceHoldAgain)
+	}
+	if snap.AnyHeld() {
+		return []fence.Result{{Shard: "all", Err: errors.New("key ranges are being cut over, and their shards do not own yet what the map says: try again")}}
+	}
 	results := fence.InstallAll(ctx, snap, f.onShard(snap))
 	f.server.SchemaChanged()
 	if f.keeper != nil {
@@ -34,6 +41,12 @@ func (f fences) onShard(snap *topology.Snapshot) fence.OnShard {
 		return f.server.OnNode(ctx, snap.Shards[shard].Nodes[0], run)
 	}
 }
+
+// fenceHoldTime is more than a cutover takes that nothing has gone wrong with.
+const (
+	fenceHoldTime  = 10 * time.Second
+	fenceHoldAgain = 50 * time.Millisecond
+)
 
 // devFenceTime is more than the fences of a dev cluster take on a slow machine.
 const devFenceTime = time.Minute
