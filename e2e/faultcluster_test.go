@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,7 @@ type faultCluster struct {
 	dir     string // of the state files
 	catalog *pgtest.Server
 	shards  []*pgtest.Server
+	relays  []*relay // where the proxies find the shards
 	proxies []*faultProxy
 }
 
@@ -61,8 +63,9 @@ func newFaultCluster(t *testing.T) *faultCluster {
 		return s
 	}
 	c.catalog = server()
-	for range shardCount {
+	for i := range shardCount {
 		c.shards = append(c.shards, server())
+		c.relays = append(c.relays, newRelay(t, fmt.Sprintf("%s:%d", c.shards[i].Host, c.shards[i].Port), false, func(netip.AddrPort, bool) bool { return false }))
 	}
 	c.initCatalog(t, "app", faultName)
 	for i := range 3 {
@@ -95,9 +98,10 @@ func (c *faultCluster) initCatalog(t *testing.T, database, cluster string) {
 		t.Fatal(err)
 	}
 	content := topology.Content{Cluster: cluster, Epoch: 1, Ranges: topology.EqualRanges(shardCount), Rules: topology.DefaultKeyRules()}
-	for i, s := range c.shards {
+	for i, r := range c.relays {
+		at := r.tcp.Addr().(*net.TCPAddr)
 		content.Shards = append(content.Shards, topology.Shard{
-			Name: fmt.Sprintf("s%d", i+1), Nodes: []topology.Node{{Host: s.Host, Port: s.Port, Database: "app"}},
+			Name: fmt.Sprintf("s%d", i+1), Nodes: []topology.Node{{Host: at.IP.String(), Port: at.Port, Database: "app"}},
 		})
 	}
 	snap, err := topology.New(content)

@@ -124,45 +124,70 @@ func (b *book) check(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	users, projects, settings := b.stored(t, snap, "SELECT id, 0, n, m FROM users"), b.stored(t, snap, "SELECT creator_user_id, id, 0, 0 FROM projects"),
-		b.stored(t, snap, "SELECT user_id, id, v, 0 FROM settings")
-	for k := int64(bookFixed); k < bookFixed+bookFixedMax; k++ {
-		if _, there := users[project{k, 0}]; !there {
-			t.Errorf("user %d, who was never written, has gone", k)
+	s := newStored()
+	for table, sql := range map[string]string{
+		"users": "SELECT id, 0, n, m FROM users", "projects": "SELECT creator_user_id, id, 0, 0 FROM projects", "settings": "SELECT user_id, id, v, 0 FROM settings",
+	} {
+		for i, shard := range b.harnessShards().Shards {
+			for _, row := range onShard(t, shard, sql) {
+				key := project{int64(number(t, row[0])), int64(number(t, row[1]))}
+				s.put(table, key, [2]int64{int64(number(t, row[2])), int64(number(t, row[3]))}, i, int(snap.Owner(topology.HashInt(key.user))))
+			}
 		}
-		if _, there := projects[project{k, 0}]; !there {
-			t.Errorf("project %d, which was never written, has gone", k)
-		}
-		delete(projects, project{k, 0})
 	}
-	for k := int64(1); k <= bookAccounts; k++ {
-		delete(projects, project{k, 0})
-	}
-	for _, w := range b.writers {
-		w.check(t, users, projects, settings)
-	}
-	for row := range projects {
-		t.Errorf("project %v is there, which nobody has made", row)
+	for _, fault := range b.faults(s) {
+		t.Error(fault)
 	}
 }
 
-// stored reads rows of two keys and two numbers from all shards. Each is there once, on its owner.
-func (b *book) stored(t *testing.T, snap *topology.Snapshot, sql string) map[project][2]int64 {
-	t.Helper()
-	rows := make(map[project][2]int64)
-	for i, shard := range b.harnessShards().Shards {
-		for _, row := range onShard(t, shard, sql) {
-			key := project{int64(number(t, row[0])), int64(number(t, row[1]))}
-			if owner := snap.Owner(topology.HashInt(key.user)); int(owner) != i {
-				t.Errorf("%s: row %v is on shard s%d, its owner is s%d", sql, key, i+1, owner+1)
-			}
-			if _, twice := rows[key]; twice {
-				t.Errorf("%s: row %v is on two shards", sql, key)
-			}
-			rows[key] = [2]int64{int64(number(t, row[2])), int64(number(t, row[3]))}
+// stored is the rows of all shards, by tables and keys, and what is wrong with where they are.
+type stored struct {
+	tables map[string]map[project][2]int64
+	faults []string
+}
+
+func newStored() *stored {
+	return &stored{tables: map[string]map[project][2]int64{"users": {}, "projects": {}, "settings": {}}}
+}
+
+// put adds a row with two numbers. Each is there once, on its owner.
+func (s *stored) put(table string, key project, numbers [2]int64, shard, owner int) {
+	if shard != owner {
+		s.faults = append(s.faults, fmt.Sprintf("%s: row %v is on shard s%d, its owner is s%d", table, key, shard+1, owner+1))
+	}
+	if _, twice := s.tables[table][key]; twice {
+		s.faults = append(s.faults, fmt.Sprintf("%s: row %v is there twice", table, key))
+	}
+	s.tables[table][key] = numbers
+}
+
+// faults lists all that is not as the clients were told. It takes the projects out of s.
+func (b *book) faults(s *stored) []string {
+	faults := s.faults
+	users, projects := s.tables["users"], s.tables["projects"]
+	for k := int64(bookFixed); k < bookFixed+bookFixedMax; k++ {
+		if _, there := users[project{k, 0}]; !there {
+			faults = append(faults, fmt.Sprintf("user %d, who was never written, has gone", k))
 		}
 	}
-	return rows
+	for _, keys := range [][2]int64{{1, bookAccounts}, {bookFixed, bookFixed + bookFixedMax - 1}} {
+		for k := keys[0]; k <= keys[1]; k++ {
+			if _, there := projects[project{k, 0}]; !there {
+				faults = append(faults, fmt.Sprintf("project %d, which was never written, has gone", k))
+			}
+			delete(projects, project{k, 0})
+		}
+	}
+	if n := bookAccounts + bookFixedMax; len(users) > n {
+		faults = append(faults, fmt.Sprintf("there are %d users, but nobody has made more than %d", len(users), n))
+	}
+	for _, w := range b.writers {
+		faults = append(faults, w.faults(s)...)
+	}
+	for row := range projects {
+		faults = append(faults, fmt.Sprintf("project %v is there, which nobody has made", row))
+	}
+	return faults
 }
 
 func (b *book) report(t *testing.T) {

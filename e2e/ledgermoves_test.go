@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,10 +23,11 @@ const (
 	consolePatient = 15 * time.Second       // a little longer than an order is waited for
 )
 
-// ledgerMoves asks for moves without end, reverses some of them, gives others up, and finishes the rest.
+// ledgerMoves asks for moves without end, reverses some of them, gives a few up, and finishes the rest.
 type ledgerMoves struct {
 	*ledgerTest
 	random *rand.Rand
+	wishes int // so far
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	asked  map[string]int // commands that were followed, by their first words
@@ -76,7 +76,7 @@ func (m *ledgerMoves) look(ctx context.Context, more bool) (open []topology.Move
 			}
 			m.order(ctx, "MOVE "+order, fmt.Sprint(r.ID))
 		case "planned", "prepared", "copying", "streaming":
-			if more && dice < 1 {
+			if more && dice < 1 || !more && r.Phase == "planned" { // those that are under way are let end
 				m.order(ctx, "MOVE ABORT", fmt.Sprint(r.ID))
 			}
 		case "failed-verification":
@@ -90,26 +90,43 @@ func (m *ledgerMoves) look(ctx context.Context, more bool) (open []topology.Move
 	return open, nil
 }
 
-// ask cuts, moves or joins some range.
+// ledgerWishes are asked for in turn. The last waits until no move is open, else its plan would overlap with them.
+var ledgerWishes = []string{"SPLIT", "MOVE", "MERGE", "MOVE", "SPLIT", "REBALANCE"}
+
+// ask cuts, moves, joins or evens out ranges.
 func (m *ledgerMoves) ask(ctx context.Context, open []topology.MoveRecord) {
 	snap, err := m.journal.Load(ctx)
 	if err != nil {
 		return
 	}
-	ranges := slices.DeleteFunc(slices.Clone(snap.Ranges()), func(r topology.KeyRange) bool { return isMoving(r, open) })
-	if len(ranges) == 0 {
+	all := snap.Ranges()
+	at := m.random.IntN(len(all))
+	r, wish := all[at], ledgerWishes[m.wishes%len(ledgerWishes)]
+	if wish == "REBALANCE" && len(open) > 0 || wish != "REBALANCE" && isMoving(r, open) {
 		return
 	}
-	r := ranges[m.random.IntN(len(ranges))]
+	if len(all) > 6*shardCount {
+		wish = "MERGE"
+	}
 	to := (int(r.Shard) + 1 + m.random.IntN(shardCount-1)) % shardCount
-	switch {
-	case len(snap.Ranges()) < 3*shardCount || m.random.IntN(3) == 0:
-		at := uint64(r.Start) + 1 + m.random.Uint64N(max(1, uint64(r.End-r.Start)-1)) // also where End is 0, the end of the ring
-		m.order(ctx, "SPLIT RANGE", fmt.Sprintf("0x%016x AT 0x%016x TO s%d", uint64(r.Start), at, to+1))
-	case len(snap.Ranges()) > 8*shardCount:
-		m.order(ctx, "MERGE RANGE", fmt.Sprintf("0x%016x", uint64(r.Start)))
+	var followed bool
+	switch start := fmt.Sprintf("0x%016x", uint64(r.Start)); wish {
+	case "SPLIT":
+		cut := uint64(r.Start) + 1 + m.random.Uint64N(max(1, uint64(r.End-r.Start)-1)) // also where End is 0, the end of the ring
+		args := fmt.Sprintf("%s AT 0x%016x", start, cut)
+		if m.random.IntN(4) > 0 {
+			args += fmt.Sprintf(" TO s%d", to+1)
+		}
+		followed = m.order(ctx, "SPLIT RANGE", args)
+	case "MOVE":
+		followed = m.order(ctx, "MOVE RANGE", fmt.Sprintf("%s TO s%d", start, to+1))
+	case "MERGE":
+		followed = m.order(ctx, "MERGE RANGE", fmt.Sprintf("0x%016x", uint64(all[max(1, at)].Start)))
 	default:
-		m.order(ctx, "MOVE RANGE", fmt.Sprintf("0x%016x TO s%d", uint64(r.Start), to+1))
+		followed = m.order(ctx, "REBALANCE", "")
+	}
+	if followed { // else it is the next wish again
+		m.wishes++
 	}
 }
 
@@ -125,19 +142,12 @@ func isMoving(r topology.KeyRange, open []topology.MoveRecord) bool {
 }
 
 // order runs a command at the console of some proxy. It may be dead, or cut off, or be told that it is too late.
-func (m *ledgerMoves) order(ctx context.Context, verb, args string) {
-	ctx, cancel := context.WithTimeout(ctx, consolePatient)
-	defer cancel()
-	i := m.random.IntN(len(m.dsns))
-	conn, err := pgconn.Connect(ctx, strings.Replace(m.dsns[i], "/app?", "/shardproxy?", 1))
-	if err == nil {
-		defer conn.Close(context.WithoutCancel(ctx))
-		_, err = conn.Exec(ctx, verb+" "+args).ReadAll()
-	}
+func (m *ledgerMoves) order(ctx context.Context, verb, args string) (followed bool) {
+	err := m.command(ctx, m.random.IntN(len(m.dsns)), verb+" "+args)
 	m.tell("%s %s: %v", verb, args, err)
 	if err == nil {
 		m.asked[verb]++
-		return
+		return true
 	}
 	code := "lost"
 	var refused *pgconn.PgError
@@ -151,6 +161,7 @@ func (m *ledgerMoves) order(ctx context.Context, verb, args string) {
 	if m.first[code] == "" {
 		m.first[code] = err.Error()
 	}
+	return false
 }
 
 // end asks for no more moves, and waits until all have ended.
@@ -183,11 +194,12 @@ func (m *ledgerMoves) report(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	phases := map[string]int{}
+	phases, kinds := map[string]int{}, map[string]int{}
 	for _, r := range records {
 		phases[r.Phase]++
+		kinds[r.Kind+" "+r.Phase]++
 	}
-	t.Logf("moves: %v; commands: %v", phases, m.asked)
+	t.Logf("moves: %v; commands: %v", kinds, m.asked)
 	for _, code := range slices.Sorted(maps.Keys(m.errors)) {
 		t.Logf("%5d commands × %s: %s", m.errors[code], code, m.first[code])
 	}

@@ -3,10 +3,12 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
-	"testing"
 )
+
+const settingsMax = 3 // of one account
 
 // bookWriter writes to accounts of its own, one thing after the other, so that it knows what they must have.
 type bookWriter struct {
@@ -46,7 +48,7 @@ func (w *bookWriter) run(ctx context.Context) {
 		case 2:
 			w.remove(ctx)
 		case 3:
-			w.upsert(ctx, project{user, w.random.Int64N(3)})
+			w.upsert(ctx, project{user, w.random.Int64N(settingsMax)})
 		case 4:
 			w.look(ctx, user)
 		case 5:
@@ -214,38 +216,42 @@ func (w *bookWriter) transact(ctx context.Context, counts map[int64]int64) {
 	}
 }
 
-// check compares what is stored with what the writer was told, and takes its projects out.
-func (w *bookWriter) check(t *testing.T, users, projects, settings map[project][2]int64) {
-	t.Helper()
+// faults compares what is stored with what the writer was told, and takes its projects out.
+func (w *bookWriter) faults(s *stored) (faults []string) {
+	users, projects, settings := s.tables["users"], s.tables["projects"], s.tables["settings"]
+	fault := func(format string, args ...any) { faults = append(faults, w.name+": "+fmt.Sprintf(format, args...)) }
+	moved := maps.Clone(w.moved)
 	for _, g := range w.doubtful {
 		there := 0
 		for _, p := range g.rows {
 			if _, ok := projects[p]; ok {
 				there++
-				w.moved[p.user] += g.counts[p.user]
+				moved[p.user] += g.counts[p.user]
 			}
 		}
 		if there != 0 && there != len(g.rows) {
-			t.Errorf("%s: of a transaction, %d of projects %v are there", w.name, there, g.rows)
+			fault("of a transaction, %d of projects %v are there", there, g.rows)
 		}
 	}
 	for p, want := range w.projects {
 		_, there := projects[p]
 		if want == present && !there || want == absent && there {
-			t.Errorf("%s: project %v is there: %v", w.name, p, there)
+			fault("project %v is there: %v", p, there)
 		}
 		delete(projects, p)
 	}
 	for _, user := range w.users {
 		got, there := users[project{user, 0}]
-		if !there || !w.counted[user].fits(got[0]) || got[1] != w.moved[user] {
-			t.Errorf("%s: user %d (there: %v) was counted to %d, want %+v, and by transactions to %d, want %d",
-				w.name, user, there, got[0], w.counted[user], got[1], w.moved[user])
+		if !there || !w.counted[user].fits(got[0]) || got[1] != moved[user] {
+			fault("user %d (there: %v) was counted to %d, want %+v, and by transactions to %d, want %d", user, there, got[0], w.counted[user], got[1], moved[user])
+		}
+		for id := range int64(settingsMax) {
+			key := project{user, id}
+			got, there := settings[key]
+			if want := w.upserted[key]; there != (got[0] > 0) || !want.fits(got[0]) {
+				fault("setting %v (there: %v) was counted to %d, want %+v", key, there, got[0], want)
+			}
 		}
 	}
-	for key, want := range w.upserted {
-		if got, there := settings[key]; want.acknowledged > 0 && !there || !want.fits(got[0]) {
-			t.Errorf("%s: setting %v (there: %v) was counted to %d, want %+v", w.name, key, there, got[0], want)
-		}
-	}
+	return faults
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -12,11 +11,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"shardproxy/internal/postgres"
 )
 
-// relay stands before a port of the loopback, passes on what comes by TCP and UDP, and can be told to lose it:
+// relay stands before a port of the loopback, passes on what comes by TCP and UDP, and can be told to lose it, or to be slow:
 //
 //	peer ──► relay (the address that is advertised) ──► proxy
 //
@@ -29,6 +29,7 @@ type relay struct {
 	tcp  net.Listener
 	udp  *net.UDPConn // nil for TCP alone
 	lost atomic.Int64 // packets and streams
+	slow atomic.Int64 // nanoseconds that each piece of a stream waits
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex // guards conns
@@ -104,10 +105,27 @@ func (r *relay) join(c net.Conn) {
 		r.mu.Unlock()
 	}()
 	r.wg.Go(func() {
-		_, _ = io.Copy(b, c)
+		r.pass(b, c)
 		_ = b.(*net.TCPConn).CloseWrite()
 	})
-	_, _ = io.Copy(c, b)
+	r.pass(c, b)
+}
+
+// pass copies one way until that side has ended.
+func (r *relay) pass(to, from net.Conn) {
+	piece := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(piece)
+		if n > 0 {
+			time.Sleep(time.Duration(r.slow.Load()))
+			if _, err := to.Write(piece[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
 }
 
 // hangUp ends all streams.

@@ -53,12 +53,15 @@ func onShards(t testing.TB, c *harness.Cluster, sql string) (sum int) {
 	return sum
 }
 
+// waitPatience is what nothing takes that works, on a busy machine either.
+const waitPatience = time.Minute
+
 // waitFor polls a condition that nothing announces.
 func waitFor(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(waitPatience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
+			t.Fatalf("%s: not within %v", what, waitPatience)
 		}
 	}
 }
