@@ -30,9 +30,9 @@ unit:
 race:
 	$(GO) test -race -count=1 -timeout 15m $(RACE_PACKAGES)
 
-# Moves and faults under load for SOAK; SHARDPROXY_SOAK_SEED repeats the faults of an earlier run.
+# Moves and faults under load for SOAK, then a victim at every state of a move; SHARDPROXY_SOAK_SEED repeats the faults of an earlier run.
 soak:
-	SHARDPROXY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run '^TestLedger$$' ./e2e
+	SHARDPROXY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run '^Test(Ledger|MoveCrashes)$$' ./e2e
 
 # Every fuzz target for FUZZTIME.
 fuzz:
