@@ -25,10 +25,10 @@ setup:
 test: setup build unit race
 
 unit:
-	$(GO) test -count=1 -timeout 15m ./...
+	$(GO) test -count=1 -timeout 30m ./...
 
 race:
-	$(GO) test -race -count=1 -timeout 15m $(RACE_PACKAGES)
+	$(GO) test -race -count=1 -timeout 30m $(RACE_PACKAGES)
 
 # Moves and faults under load for SOAK, then a victim at every state of a move; SHARDPROXY_SOAK_SEED repeats the faults of an earlier run.
 soak:
