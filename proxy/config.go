@@ -80,4 +80,6 @@ type Live struct {
 	MessageBytes       int // longest message of a client
 	QueryBytes         int // longest text of a statement
 	PreparedStatements int // of one session
+	FinishBytes        int // rows of several shards that one statement collects, in bytes
+	FinishRows         int // the same, their number
 }

@@ -134,7 +134,7 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 	case ours:
 		return s.executeOurs(ctx, at.prep)
 	case onShards:
-		if limit != 0 && t.Returns {
+		if limit != 0 && t.Returns && !t.Finishes() {
 			return wire.Errorf(wire.CodeFeatureNotSupported, "a row limit is not supported for a statement that runs on several shards").
 				WithHint("Fetch all rows at once, or add a condition on the shard key.")
 		}
@@ -143,6 +143,9 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 		}
 		if err := s.reroute(ctx, at); err != nil {
 			return err
+		}
+		if at.prep.template.Finishes() {
+			return s.executeFinish(ctx, at, name, limit)
 		}
 		return s.executeSeveral(ctx, at.prep.template, at)
 	}
@@ -159,6 +162,19 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 		}
 		return s.afterwards(ctx, t, []topology.ShardID{at.shard})
 	}
+	return nil
+}
+
+// executeFinish runs a portal whose last step is one shard's. Afterwards the portal is on that shard.
+func (s *Session) executeFinish(ctx context.Context, at *portal, name string, limit uint32) error {
+	if len(at.bound.shards) == 1 { // by a later map
+		return s.executeSeveral(ctx, at.prep.template, at)
+	}
+	w := &finishing{t: at.prep.template, shards: at.bound.shards, sql: at.prep.sql, bound: at.bound, portal: strings.Clone(name), limit: limit}
+	if err := s.finished(ctx, w); err != nil {
+		return err
+	}
+	at.kind, at.shard = onShard, w.first.shard
 	return nil
 }
 
@@ -406,7 +422,7 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 		return err
 	}
 	if len(shards) != 1 {
-		if inner.Kind == router.Insert || !inner.Combine && inner.Kind != router.All {
+		if inner.Kind == router.Insert || inner.Finishes() || !inner.Combine && inner.Kind != router.All {
 			return wire.Errorf(wire.CodeFeatureNotSupported, "EXECUTE of this statement on several shards is not supported").
 				WithHint("Send the statement itself.")
 		}

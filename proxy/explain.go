@@ -3,11 +3,13 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"shardproxy/backend"
 	"shardproxy/router"
+	"shardproxy/topology"
 	"shardproxy/wire"
 )
 
@@ -112,6 +114,9 @@ func (s *Session) placeLines(t *router.Template, sql string) []string {
 	case t.Kind == router.Insert:
 		lines = append(lines, s.pieceLines(t)...)
 	}
+	if t.Finishes() {
+		return append(lines, s.finishLines(t, shards, sql)...)
+	}
 	lines = append(lines, s.ownedLines(t, shards)...)
 	return append(lines, "Merge: "+mergeOf(t, all))
 }
@@ -127,6 +132,28 @@ func (s *Session) pieceLines(t *router.Template) []string {
 		lines = append(lines, fmt.Sprintf("SQL on %s: %s", s.shardName(p.Shard), p.SQL))
 	}
 	return lines
+}
+
+// finishLines gives the texts of a statement whose last step is one shard's. The first may differ where rows are being moved.
+func (s *Session) finishLines(t *router.Template, shards []topology.ShardID, sql string) []string {
+	f, refused := s.srv.router.Finish(s.snap, s.env, t, sql)
+	if refused != nil {
+		return refusedLines(refused)
+	}
+	lines := []string{"Merge: " + s.shardName(shards[0]) + " does the last step over " + f.Gives + ", which the others give it"}
+	for _, shard := range shards {
+		foreign := s.snap.ForeignOf(s.srv.snapshot.Load(), shard)
+		pull, refused := f.Pull(foreign)
+		switch {
+		case refused != nil:
+			return refusedLines(refused)
+		case len(foreign) > 0:
+			lines = append(lines, "SQL on "+s.shardName(shard)+": "+pull)
+		case !slices.Contains(lines, "SQL: "+pull):
+			lines = append(lines, "SQL: "+pull)
+		}
+	}
+	return append(lines, "Last step: "+f.FinalText())
 }
 
 // mergeOf says how the answers of several shards become one.

@@ -118,7 +118,7 @@ func newKit(t *testing.T, change ...func(*Config)) *kit {
 			},
 			ServerTLS: noTLS, ConnectTimeout: 5 * time.Second,
 			Pools:        backend.Limits{Max: 10, Total: 100, Wait: 5 * time.Second, CheckAfter: time.Hour, Statements: 100},
-			MessageBytes: 16 << 20, QueryBytes: 1 << 20, PreparedStatements: 100,
+			MessageBytes: 16 << 20, QueryBytes: 1 << 20, PreparedStatements: 100, FinishBytes: 1 << 20, FinishRows: 10_000,
 		},
 	}
 	for _, f := range change {

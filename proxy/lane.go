@@ -26,6 +26,8 @@ const (
 	executeReply  reply = 'E' // rows, then CommandComplete, EmptyQueryResponse or PortalSuspended
 	executeTag    reply = 'e' // rows for the client, the tag for the session: one of several shards
 	executeHidden reply = 'x'
+	executePull   reply = 'u' // rows for lane.pull
+	describeKept  reply = 'd' // [ParameterDescription] RowDescription or NoData, for lane.params and lane.described
 	closeReply    reply = 'C' // CloseComplete
 	closeHidden   reply = 'c' // of a statement
 	closePortal   reply = 'k' // the same, of the proxy's own portal
@@ -82,6 +84,9 @@ type lane struct {
 	rows     [][]string           // of the hidden queries since it was last emptied
 	keepTag  bool                 // queryReply: keep CommandComplete from the client too
 	restore  func(*wire.Error)    // see part
+
+	pull              *pulledRows // takes the rows of executePull, nil: they are passed over
+	params, described []byte      // of describeKept: the types of the parameters, and RowDescription
 }
 
 // laneError is a lost or confused backend.
@@ -210,7 +215,7 @@ func (s *Session) answer(l *lane) error {
 		stop = stopsRows
 	case queryTag:
 		dst, stop = nil, stopsRows
-	case queryHidden, executeHidden:
+	case queryHidden, executeHidden, executePull:
 		dst, stop = nil, stopsQuiet
 	}
 	if s.muted {
@@ -272,6 +277,15 @@ func (s *Session) answer(l *lane) error {
 		case 'W':
 			return s.lost(l, errors.New("the server began a replication stream"))
 		default:
+			if typ == 'D' && want == executePull {
+				if l.pull == nil {
+					continue
+				}
+				if err := l.pull.add(m[5:]); err != nil {
+					return err
+				}
+				continue
+			}
 			if typ == 'D' {
 				row, err := wire.DataRow(m[5:])
 				if err != nil {
@@ -325,12 +339,20 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 		pass(want == closeReply)
 		return want == closeReply || want == closeHidden || want == closePortal
 	case 't':
+		if want == describeKept {
+			l.params = append([]byte(nil), m[min(7, len(m)):]...)
+			return false
+		}
 		if len(l.asked) > 0 {
 			l.asked[0].described = append([]byte(nil), m[min(7, len(m)):]...)
 			l.asked = append(l.asked[:0], l.asked[1:]...)
 		}
 		pass(want == describeReply)
 	case 'T', 'n':
+		if want == describeKept {
+			l.described = append([]byte(nil), m...)
+			return true
+		}
 		pass(want == describeReply || want == queryReply)
 		return want == describeReply
 	case 'C', 'I', 's':
@@ -340,7 +362,7 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 			}
 		}
 		pass(want == executeReply)
-		return want == executeReply || want == executeTag || want == executeHidden
+		return want == executeReply || want == executeTag || want == executeHidden || want == executePull
 	}
 	return false
 }

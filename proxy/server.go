@@ -43,6 +43,7 @@ type Server struct {
 	pools      *backend.Pools // of sessions
 	service    *backend.Pools // of the proxy's own work
 	dialer     *dialer
+	types      sync.Map // uint32 OID → typeOf, of the types that come with PostgreSQL
 	statements *backend.Statements
 	auth       atomic.Pointer[wire.Authenticator]
 	mockKey    []byte // of auth: the same for all

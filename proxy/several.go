@@ -32,6 +32,9 @@ type part struct {
 // several runs a statement on more than one shard. A write is one transaction over all of them.
 // bind is the client's Bind message, nil in the simple protocol.
 func (s *Session) several(ctx context.Context, t *router.Template, shards []topology.ShardID, sql string, bind *boundPortal) error {
+	if t.Finishes() {
+		return s.finished(ctx, &finishing{t: t, shards: slices.Clone(shards), sql: strings.Clone(sql), bound: bind})
+	}
 	return s.severalOf(ctx, t, shards, func() ([]part, error) { return s.parts(t, shards, sql, bind) })
 }
 

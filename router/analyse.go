@@ -58,7 +58,9 @@ type analysis struct {
 	lockedQuery  bool // a row lock on what a sub-query in FROM reads
 	cacheable    bool
 	params       map[*pg.ParamRef]paramUse
-	nullKey      *Error // what a row without its shard key is refused with
+	top          *pg.SelectStmt // the statement itself, where it is a SELECT
+	last         *lastStep      // of top
+	nullKey      *Error         // what a row without its shard key is refused with
 	// constantTargets is the select list of a statement that gives one row, whatever there is.
 	constantTargets []*pg.Node
 	timed           bool // a text is cast to a time
@@ -153,6 +155,7 @@ func (a *analysis) statement(n *pg.Node) {
 			a.createAs(n, into)
 			break
 		}
+		a.top = v.SelectStmt
 		a.rows(n)
 	case *pg.Node_InsertStmt, *pg.Node_UpdateStmt, *pg.Node_DeleteStmt, *pg.Node_MergeStmt:
 		a.rows(n)
@@ -218,7 +221,7 @@ func (a *analysis) finish() {
 		t.Kind = Any
 	}
 	if t.Kind == Reject || t.Kind == Syntax {
-		t.keys, t.rows, t.Combine, t.anchor = nil, nil, false, nil
+		t.keys, t.rows, t.Combine, t.anchor, t.finish = nil, nil, false, nil, nil
 	}
 	t.nullKey = a.nullKey
 	a.markMixed()

@@ -39,26 +39,23 @@ func (a *analysis) spotted(it *item, v *pg.RangeVar) {
 // anchor finds the place where the statement can be told to leave rows out: it is that of a table that drives it and that
 // all others follow, as place has proven.
 func (a *analysis) anchor(drives []*relation, reach []map[*node]bool) *anchor {
-	for len(drives) > 0 {
-		r := driver(drives, reach)
-		if r == nil {
-			break
-		}
-		if r.spot != nil {
+	for _, r := range drives {
+		if drivesAll(r, reach) && r.spot != nil {
 			if found := a.anchorAt(r.spot, r.table); found != nil {
 				return found
 			}
 		}
-		for drives[0] != r {
-			drives = drives[1:]
-		}
-		drives = drives[1:]
 	}
-	return &anchor{refusal: &Error{
+	return &anchor{refusal: a.unguarded()}
+}
+
+// unguarded is the refusal of a statement that cannot be told to leave rows out.
+func (a *analysis) unguarded() *Error {
+	return &Error{
 		Code: codeNotSupported, Message: "rows of this statement are on two shards, and its views do not show their shard key",
 		Detail: "Rows of " + quoteName(a.sharded[0].table.Name) + " are being moved.",
 		Hint:   "Rows of this table are being moved; try again when the move has ended, or let the view show the shard key.",
-	}}
+	}
 }
 
 const joinNothing = ` JOIN (SELECT) AS "shardproxy_elsewhere" ON `

@@ -24,8 +24,9 @@ type cluster struct {
 	whole  *pgx.Conn
 	shards []*pgx.Conn
 
-	owned   int                          // texts that Owned has changed
-	foreign map[*topology.Table][]string // rows that count elsewhere: nothing may change them
+	owned    int                          // texts that Owned has changed
+	finished int                          // statements that were run by a Finish
+	foreign  map[*topology.Table][]string // rows that count elsewhere: nothing may change them
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -100,6 +101,8 @@ func (c *cluster) create(t *testing.T, table *topology.Table) {
 	}
 	sql := "CREATE TABLE " + tableSQL(table) + " (" + strings.Join(columns, ", ") + ")"
 	switch table.Name {
+	case "facts":
+		sql = factsTable
 	case "users":
 		sql += "; ALTER TABLE users ADD PRIMARY KEY (id)"
 	case "countries":
@@ -130,6 +133,8 @@ func (c *cluster) fill(t *testing.T, table *topology.Table, i int, rng *rand.Ran
 			values[j] = fmt.Sprintf("11111111-2222-3333-4444-%012d", small)
 		case oidTimestamp:
 			values[j] = fmt.Sprintf("2020-01-%02d", small+1)
+		case oidFact:
+			values[j] = fact(col.Name, i, rng)
 		default:
 			values[j] = string(rune('a' + small%26))
 			if small >= 26 {
@@ -146,6 +151,9 @@ func (c *cluster) fill(t *testing.T, table *topology.Table, i int, rng *rand.Ran
 	marks := make([]string, len(values))
 	for j := range marks {
 		marks[j] = fmt.Sprintf("$%d::text::%s", j+1, testTypes[table.Columns[j].Type])
+		if table.Name == "facts" && j > 0 {
+			marks[j] = fmt.Sprintf("$%d", j+1)
+		}
 		if values[j] != nil {
 			values[j] = fmt.Sprint(values[j])
 		}
@@ -203,7 +211,7 @@ func (c *cluster) check(t *testing.T, sql string, params testParams) bool {
 			mustExec(t, conn, "ROLLBACK")
 		}
 	}()
-	if len(pieces) > 1 && tpl.Kind != Insert {
+	if len(pieces) > 1 && tpl.Kind != Insert && !tpl.Finishes() {
 		for i := range pieces {
 			o, refused := tpl.Owned(pieces[i].SQL, c.snap.Foreign(pieces[i].Shard))
 			if refused != nil {
@@ -214,6 +222,9 @@ func (c *cluster) check(t *testing.T, sql string, params testParams) bool {
 				c.owned++
 			}
 		}
+	}
+	if len(pieces) > 1 && tpl.Finishes() {
+		return c.checkFinish(t, tpl, sql, pieces, values)
 	}
 	columns, want, wantErr := answerOf(ctx, c.whole, sql, values)
 	var got []string

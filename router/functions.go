@@ -91,12 +91,19 @@ func (a *analysis) outerColumn(nodes []*pg.Node, sc *scope) bool {
 
 // valueFunction reads CURRENT_DATE and its like, which are functions without parentheses.
 func (a *analysis) valueFunction(f *pg.SQLValueFunction) {
+	if currentTime(f) {
+		a.diverge("the current time differs between shards")
+	}
+}
+
+// currentTime says that a function without parentheses gives a time.
+func currentTime(f *pg.SQLValueFunction) bool {
 	switch f.Op {
 	case pg.SQLValueFunctionOp_SVFOP_CURRENT_ROLE, pg.SQLValueFunctionOp_SVFOP_CURRENT_USER, pg.SQLValueFunctionOp_SVFOP_USER,
 		pg.SQLValueFunctionOp_SVFOP_SESSION_USER, pg.SQLValueFunctionOp_SVFOP_CURRENT_CATALOG, pg.SQLValueFunctionOp_SVFOP_CURRENT_SCHEMA:
-		return
+		return false
 	}
-	a.diverge("the current time differs between shards")
+	return true
 }
 
 // cast notes the casts whose value depends on when or where they are evaluated.
@@ -335,7 +342,7 @@ var (
 
 	// settled are stable built-ins that depend on nothing but their arguments and the session's
 	// settings, which are the same on all shards.
-	settled = wordSet(`to_char to_date to_timestamp to_number date_trunc date_part extract timezone age date_bin
+	settled = wordSet(`to_char length to_date to_timestamp to_number date_trunc date_part extract timezone age date_bin
 		concat concat_ws format to_json to_jsonb row_to_json array_to_json json_build_object json_build_array
 		jsonb_build_object jsonb_build_array json_object jsonb_object array_to_string string_to_array
 		to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_headline array_to_tsvector

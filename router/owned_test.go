@@ -71,6 +71,17 @@ func owned(t *testing.T, r *Router, snap *topology.Snapshot, env *Env, sql strin
 	if same, err := tpl.Owned(sql, nil); err != nil || same.SQL != sql {
 		t.Errorf("%s: without foreign rows %q, %v", sql, same.SQL, err)
 	}
+	if tpl.Finishes() {
+		f, refused := r.Finish(snap, env, tpl, sql)
+		if refused != nil {
+			return "refused: " + refused.Message
+		}
+		pull, refused := f.Pull(testForeign)
+		if refused != nil {
+			return "refused: " + refused.Message
+		}
+		return marked(pull)
+	}
 	o, refused := tpl.Owned(sql, testForeign)
 	if refused != nil {
 		return "refused: " + refused.Message
@@ -78,7 +89,11 @@ func owned(t *testing.T, r *Router, snap *topology.Snapshot, env *Env, sql strin
 	if o.SQL == sql {
 		return "the same"
 	}
-	got := o.SQL
+	return marked(o.SQL)
+}
+
+// marked puts short marks in the place of the conditions on testForeign.
+func marked(got string) string {
 	for _, kt := range []topology.KeyType{topology.KeyInt, topology.KeyText, topology.KeyUUID} {
 		head, tail, _ := strings.Cut(kt.HashSQL("\x00"), "\x00")
 		condition := string(topology.AppendInRanges(nil, head+"\x00"+tail, testForeign))

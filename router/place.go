@@ -98,6 +98,9 @@ func (a *analysis) placeSharded(rows rowset) {
 		r.key().reach(reach[i])
 	}
 	free := a.groups(reach)
+	if free != nil || len(a.t.keys) == 1 && a.t.keys[0].many() {
+		rows = a.finishable(rows, reach)
+	}
 	root := driver(rows.drives, reach)
 	switch {
 	case root == nil || a.single != "":
@@ -116,7 +119,9 @@ func (a *analysis) placeSharded(rows rowset) {
 		a.t.Reason = differentShards()
 	default:
 		a.t.Combine = true
-		a.t.anchor = a.anchor(rows.drives, reach)
+		if a.t.finish == nil {
+			a.t.anchor = a.anchor(rows.drives, reach)
+		}
 	}
 	switch {
 	case free == nil:
@@ -238,14 +243,16 @@ func (t *Template) addKeys(set keySet) {
 // driver finds a table whose rows each give their own rows of the result, and that all others follow.
 func driver(drives []*relation, reach []map[*node]bool) *relation {
 	for _, r := range drives {
-		if r.table == nil || r.table.Kind != topology.Sharded {
-			continue
-		}
-		if inAll(r.key(), reach) {
+		if drivesAll(r, reach) {
 			return r
 		}
 	}
 	return nil
+}
+
+// drivesAll says that all others follow r.
+func drivesAll(r *relation, reach []map[*node]bool) bool {
+	return r.table != nil && r.table.Kind == topology.Sharded && inAll(r.key(), reach)
 }
 
 // advice is a hint that names a condition which would make the statement run.

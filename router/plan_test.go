@@ -154,6 +154,10 @@ func describe(snap *topology.Snapshot, t *Template, args *Args) string {
 	if c := t.Copy; c != nil {
 		note("nowhere", true, c.Nowhere)
 	}
+	if f := t.finish; f != nil && f.sql == args.SQL {
+		note("pull", f.pull, true)
+		note("final", f.FinalText(), true)
+	}
 	if t.Inner != nil {
 		note("text", t.Text, true)
 		note("inner", strings.ReplaceAll(describe(snap, t.Inner, args), "\n", " | "), true)

@@ -38,6 +38,9 @@ func (a *analysis) selectStmt(s *pg.SelectStmt, outer *scope, env *cteEnv, lv *l
 	default:
 		rows, sc = a.plainSelect(s, outer, env, lv)
 	}
+	if s == a.top && s.Larg == nil && len(s.ValuesLists) == 0 && len(s.LockingClause) == 0 {
+		a.last = &lastStep{s: s, scope: sc, drives: rows.drives, why: rows.why}
+	}
 	a.expressions(s.SortClause, sc)
 	once := a.once(sc)
 	a.expression(s.LimitOffset, once)

@@ -82,6 +82,7 @@ type Template struct {
 	shard string // Keyed by a hint that names a shard
 
 	anchor *anchor // Keyed with Combine, Scatter, Copy to the client: see Owned
+	finish *Finish // Keyed with Combine, Scatter: the last step is one shard's
 
 	nullKey *Error // what a row is refused with whose shard key turns out to be NULL, where the shards may store it
 }

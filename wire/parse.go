@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"unsafe"
 )
 
@@ -211,4 +212,54 @@ func (b *Bind) Subset(dst []byte, params []int) ([]byte, error) {
 		dst = append(dst, value...)
 	}
 	return append(dst, formats...), nil
+}
+
+// With builds the Rest of a Bind that has the parameters numbered in params, in that order, behind them more values in binary
+// format, and the result formats.
+func (b *Bind) With(dst []byte, params []int, more [][]byte, results []byte) ([]byte, error) {
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(params)+len(more)))
+	for _, i := range params {
+		format := uint16(0)
+		if b.format(i) {
+			format = 1
+		}
+		dst = binary.BigEndian.AppendUint16(dst, format)
+	}
+	for range more {
+		dst = binary.BigEndian.AppendUint16(dst, 1)
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(params)+len(more)))
+	for _, i := range params {
+		value, _, null, ok := b.Param(i)
+		if !ok {
+			return nil, fmt.Errorf("%w: Bind lacks parameter %d", ErrMalformed, i+1)
+		}
+		if null {
+			dst = binary.BigEndian.AppendUint32(dst, ^uint32(0))
+			continue
+		}
+		dst = append(binary.BigEndian.AppendUint32(dst, uint32(len(value))), value...)
+	}
+	for _, value := range more {
+		dst = append(binary.BigEndian.AppendUint32(dst, uint32(len(value))), value...)
+	}
+	return append(dst, results...), nil
+}
+
+// RowDescription gives the columns of a RowDescription's body.
+func RowDescription(body []byte) ([]Field, error) {
+	if len(body) < 2 {
+		return nil, fmt.Errorf("%w: RowDescription without a count", ErrMalformed)
+	}
+	fields := make([]Field, binary.BigEndian.Uint16(body))
+	body = body[2:]
+	for i := range fields {
+		name, rest, err := String(body)
+		if err != nil || len(rest) < 18 {
+			return nil, fmt.Errorf("%w: RowDescription ends early", ErrMalformed)
+		}
+		fields[i] = Field{Name: strings.Clone(name), Type: binary.BigEndian.Uint32(rest[6:])}
+		body = rest[18:]
+	}
+	return fields, nil
 }

@@ -52,6 +52,7 @@ func liveConfig(c *config.Config, toClients *wire.ServerTLS) (*proxy.Live, error
 			Statements: c.Pool.PreparedStatements,
 		},
 		MessageBytes: c.Limits.MessageBytes, QueryBytes: c.Limits.QueryBytes, PreparedStatements: c.Limits.PreparedStatements,
+		FinishBytes: c.Limits.FinishBytes, FinishRows: c.Limits.FinishRows,
 	}
 	for i := range c.Users {
 		u := proxyUser(c, &c.Users[i])

@@ -109,7 +109,6 @@ SELECT v FROM cte_a WHERE user_id = 1 UNION SELECT n FROM cte_b WHERE user_id = 
 -- expect: refused
 SELECT user_id FROM cte_a EXCEPT SELECT user_id FROM cte_b WHERE n > 1 AND w = 'nosuch' AND user_id = 2
 
--- expect: refused
 SELECT count(*) FROM (SELECT v FROM cte_a) s
 
 -- expect: refused

@@ -17,52 +17,37 @@ INSERT INTO acr_other VALUES ('1', 1), ('2', 2), ('x', 3)
 
 INSERT INTO acr_ref VALUES (1, 0), (2, 0)
 
--- expect: refused
 SELECT count(*) FROM acr
 
--- expect: refused
 SELECT sum(v), avg(v), min(v), max(v) FROM acr
 
--- expect: refused
 SELECT count(*) FROM acr WHERE user_id IN (1, 2, 3, 4, 5, 6, 7, 8)
 
--- expect: refused
 SELECT grp, count(*) FROM acr GROUP BY grp
 
--- expect: refused
 SELECT DISTINCT grp FROM acr
 
--- expect: refused
 SELECT DISTINCT ON (grp) grp, v FROM acr ORDER BY grp, v
 
--- expect: refused
 SELECT v FROM acr ORDER BY v
 
--- expect: refused
 SELECT v FROM acr ORDER BY v DESC LIMIT 3
 
 -- expect: refused
 SELECT count(*) FROM (SELECT v FROM acr LIMIT 3) s
 
--- expect: refused
 SELECT v FROM acr ORDER BY v OFFSET 2
 
--- expect: refused
 SELECT v FROM acr ORDER BY v FETCH FIRST 2 ROWS WITH TIES
 
--- expect: refused
 SELECT v, row_number() OVER (ORDER BY v) FROM acr
 
--- expect: refused
 SELECT v, sum(v) OVER () FROM acr
 
--- expect: refused
 SELECT max(v) FROM acr HAVING count(*) > 1
 
--- expect: refused
 SELECT string_agg(t, ',' ORDER BY v) FROM acr
 
--- expect: refused
 SELECT count(DISTINCT grp) FROM acr
 
 -- expect: refused
@@ -171,7 +156,6 @@ BEGIN
 
 SELECT v FROM acr WHERE user_id = 1
 
--- expect: refused
 SELECT count(*) FROM acr
 
 SELECT v FROM acr WHERE user_id = 1
@@ -182,7 +166,6 @@ BEGIN
 
 SAVEPOINT s
 
--- expect: refused
 SELECT sum(v) FROM acr
 
 ROLLBACK TO s

@@ -158,7 +158,6 @@ SELECT util_sum(g) FROM generate_series(1, 4) g
 
 SELECT util_sum(n) FROM util WHERE user_id = 1
 
--- expect: refused
 SELECT util_sum(n) FROM util
 
 DROP AGGREGATE util_sum (int)

@@ -314,6 +314,8 @@ func (k *checker) limits(l *Limits) {
 	k.between("limits.parser_tokens", l.ParserTokens, 100, 2500)
 	k.between("limits.plan_cache_entries", l.PlanCacheEntries, 1, maxCount)
 	k.between("limits.prepared_statements", l.PreparedStatements, 1, maxCount)
+	k.between("limits.finish_bytes", l.FinishBytes, 64<<10, 512<<20) // of a message PostgreSQL takes 1 GB
+	k.between("limits.finish_rows", l.FinishRows, 1, 100_000_000)
 }
 
 func (k *checker) moves(m *Moves) {

@@ -115,6 +115,8 @@ type Limits struct {
 	ParserTokens       int `toml:"parser_tokens"`
 	PlanCacheEntries   int `toml:"plan_cache_entries"`
 	PreparedStatements int `toml:"prepared_statements"`
+	FinishBytes        int `toml:"finish_bytes"`
+	FinishRows         int `toml:"finish_rows"`
 }
 
 // Moves bound what the copy of rows from shard to shard may take.

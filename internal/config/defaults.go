@@ -41,6 +41,8 @@ func Default() *Config {
 			ParserTokens:       2000, // the parser recurses in C; a chain of some 25,000 overruns its stack
 			PlanCacheEntries:   10_000,
 			PreparedStatements: 1000,
+			FinishBytes:        64 << 20, // about three times as much is held for a moment
+			FinishRows:         1_000_000,
 		},
 		Moves:     Moves{ReplicaLagBytes: 256 << 20}, // some seconds of a replica's work
 		ServerTLS: ServerTLS{SSLMode: "prefer"},

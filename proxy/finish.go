@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"shardproxy/backend"
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// finishing is a statement while it is run by a router.Finish: each shard gives rows for it, and the first of them does
+// the last step over all of them.
+type finishing struct {
+	t      *router.Template
+	f      *router.Finish
+	shards []topology.ShardID
+	sql    string       // the client's
+	bound  *boundPortal // nil in the simple protocol
+	portal string       // the client's, in the extended protocol
+	limit  uint32       // rows of this Execute, 0 for all
+
+	first   *lane
+	params  []byte // the types of the client's parameters, 4 bytes each, as a shard describes them
+	answer  []byte // RowDescription of the statement, as a shard describes it
+	fields  []wire.Field
+	columns []router.FinishColumn
+	rows    pulledRows
+	lanes   []*lane // that may still owe an answer
+}
+
+// finished runs a statement whose last step is one shard's. Its rows go to the client.
+func (s *Session) finished(ctx context.Context, w *finishing) error {
+	s.ownRead = false
+	if s.tx.open {
+		if err := s.affords(w.shards); err != nil {
+			return err
+		}
+	}
+	if err := s.heedAll(w.shards); err != nil {
+		return err
+	}
+	var refused *router.Error
+	if w.f, refused = s.srv.router.Finish(s.snap, s.env, w.t, w.sql); refused != nil {
+		return refused
+	}
+	var err error
+	if w.first, err = s.lane(ctx, w.shards[0]); err != nil {
+		return err
+	}
+	w.lanes = append(w.lanes, w.first)
+	live := s.srv.now()
+	w.rows.bytesMax, w.rows.rowsMax = live.FinishBytes, live.FinishRows
+	if err = s.describeFinish(w); err == nil {
+		if err = s.pull(ctx, w); err == nil {
+			err = s.lastStep(w)
+		}
+	}
+	if err != nil {
+		return s.giveUp(ctx, w, err)
+	}
+	return s.syncLanes(w.lanes)
+}
+
+// giveUp tells the client of err, and stops what the shards still do for the statement.
+func (s *Session) giveUp(ctx context.Context, w *finishing, err error) error {
+	if s.explain(err) == nil && err != errSent { // the client is gone
+		return err
+	}
+	if w.rows.full {
+		s.cancelLanes(ctx, w.lanes)
+	}
+	err = s.abandon(w.lanes, err)
+	s.muted = true
+	defer func() { s.muted = false }()
+	if e := s.syncLanes(w.lanes); e != nil && s.explain(e) == nil && e != errSent {
+		return e
+	}
+	return err
+}
+
+// syncLanes ends what was sent to lanes for a statement of the simple protocol. In the extended protocol Sync does.
+func (s *Session) syncLanes(lanes []*lane) error {
+	if s.extended {
+		return nil
+	}
+	var failed error
+	for _, l := range lanes {
+		if !slices.Contains(s.lanes, l) {
+			continue
+		}
+		l.pull, l.restore = nil, nil
+		l.sync()
+		if err := s.drain(l); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// cancelLanes stops what lanes run.
+func (s *Session) cancelLanes(ctx context.Context, lanes []*lane) {
+	var busy []*backend.Conn
+	for _, l := range lanes {
+		if l.pending() && slices.Contains(s.lanes, l) {
+			busy = append(busy, l.be)
+		}
+	}
+	s.srv.cancelAll(ctx, busy)
+}
+
+// statementOf is a statement of ours for a shard: interned where the client's is, else unnamed.
+func (s *Session) statementOf(w *finishing, sql string, types []byte, keep bool) *backend.Statement {
+	if keep && w.bound != nil && w.bound.statement.Name != "" {
+		return s.srv.statements.Intern(sql, types, s.snap.Schema.Version, s.reading)
+	}
+	return &backend.Statement{SQL: sql, Types: types}
+}
+
+// describeFinish lets the first shard read the client's statement, and so report what is wrong with it, and then what it is
+// to give rows for.
+func (s *Session) describeFinish(w *finishing) error {
+	l := w.first
+	original := &backend.Statement{SQL: w.sql}
+	if w.bound != nil {
+		original = w.bound.statement
+	}
+	s.askDescription(l, original, parseHidden)
+	s.ask(l, roundTripSettings, []byte{0, 0, 0, 0, 0, 0})
+	if err := s.drain(l); err != nil {
+		return err
+	}
+	if len(l.rows) != 1 || !strings.HasPrefix(l.rows[0][0], "ISO") || strings.HasPrefix(l.rows[0][1], "-") || l.rows[0][1] == "0" {
+		return wire.Errorf(wire.CodeFeatureNotSupported, "the rows of several shards are put together as text, which is not exact with these settings").
+			WithHint("SET datestyle = ISO and extra_float_digits = 1.")
+	}
+	w.params, w.answer = l.params, l.described
+	var err error
+	if w.fields, err = wire.RowDescription(l.described[5:]); err != nil {
+		return s.lost(l, err)
+	}
+	pulled, err := s.describePull(w)
+	if err != nil {
+		return err
+	}
+	if fit := w.f.Fit(oidsOf(pulled)); fit != w.f {
+		if fit == nil {
+			return errUnfinished("an average of this type needs all rows")
+		}
+		w.f = fit
+		if pulled, err = s.describePull(w); err != nil {
+			return err
+		}
+	}
+	if w.columns, err = s.columnsOf(w, pulled); err != nil {
+		return err
+	}
+	if w.bound == nil {
+		s.client.Write(w.answer)
+	}
+	return nil
+}
+
+// describePull lets the first shard read the text that gives the rows.
+func (s *Session) describePull(w *finishing) ([]wire.Field, error) {
+	sql, _, err := s.pullText(w, w.first.shard)
+	if err != nil {
+		return nil, err
+	}
+	s.askDescription(w.first, s.statementOf(w, sql, s.typesOf(w, w.f.PullParams), false), parseProbe)
+	if err := s.drain(w.first); err != nil {
+		return nil, unfinished(err)
+	}
+	fields, err := wire.RowDescription(w.first.described[5:])
+	if err != nil {
+		return nil, s.lost(w.first, err)
+	}
+	return fields, nil
+}
+
+// pullText is the text by which a shard gives its rows. keep says that it is the same for all.
+func (s *Session) pullText(w *finishing, shard topology.ShardID) (sql string, keep bool, err error) {
+	foreign := s.snap.ForeignOf(s.srv.snapshot.Load(), shard)
+	sql, refused := w.f.Pull(foreign)
+	if refused != nil {
+		return "", false, refused
+	}
+	return sql, len(foreign) == 0, nil
+}
+
+// typesOf gives the types of the numbered parameters. Those that a database has made itself have other OIDs on each shard.
+func (s *Session) typesOf(w *finishing, numbers []int) []byte {
+	const firstOwn = 16384
+	types := subset(w.params, numbers)
+	for i := range numbers {
+		if oid := types[4*i : 4*i+4]; uint32(oid[0])<<24|uint32(oid[1])<<16|uint32(oid[2])<<8|uint32(oid[3]) >= firstOwn {
+			clear(oid)
+		}
+	}
+	return types
+}
+
+func oidsOf(fields []wire.Field) []uint32 {
+	list := make([]uint32, len(fields))
+	for i, f := range fields {
+		list[i] = f.Type
+	}
+	return list
+}
+
+// unfinished words the error of a shard that does not understand what we made of a statement which it understands.
+func unfinished(err error) error {
+	var e *serverError
+	if errors.As(err, &e) && strings.HasPrefix(e.Code, "42") {
+		return errUnfinished(e.Message)
+	}
+	return err
+}
+
+func errUnfinished(why string) *wire.Error {
+	return wire.Errorf(wire.CodeFeatureNotSupported, "this statement would need rows of several shards: %s", why).
+		WithHint("EXPLAIN (SHARDPROXY) shows how it would be run. Add a condition on the shard key, or write it in a simpler way.")
+}
+
+// lastStep runs the statement's last step on the first shard, over the rows of all.
+func (s *Session) lastStep(w *finishing) error {
+	l := w.first
+	if !slices.Contains(s.lanes, l) {
+		return wire.Errorf(wire.CodeInternalError, "the backend for the last step is gone")
+	}
+	names := make([]string, len(w.fields))
+	for i, f := range w.fields {
+		names[i] = f.Name
+	}
+	types := s.typesOf(w, w.f.FinalParams)
+	for range w.columns {
+		types = append(types, 0, 0, 0x03, 0xf1) // text[]: 1009
+	}
+	st := s.statementOf(w, w.f.Final(w.columns, names), types, true)
+	client, formats := w.client()
+	rest, err := client.With(nil, w.f.FinalParams, w.rows.arrays(len(w.columns)), formats)
+	if err != nil {
+		return asProtocol(err)
+	}
+	portal := ownPortal
+	if w.bound != nil {
+		portal = w.portal
+	}
+	s.askDescription(l, st, parseProbe)
+	if err := s.drain(l); err != nil {
+		return unfinished(err)
+	}
+	last, err := wire.RowDescription(l.described[5:])
+	if err != nil {
+		return s.lost(l, err)
+	}
+	if !slices.Equal(oidsOf(last), oidsOf(w.fields)) {
+		return errUnfinished("the last step would give it columns of other types")
+	}
+	l.restore = func(e *wire.Error) { e.Position = 0 }
+	l.send(func(dst []byte) []byte { return wire.AppendBind(dst, portal, st.Name, rest) })
+	w.rows.free()
+	l.await(bindHidden)
+	l.send(func(dst []byte) []byte { return wire.AppendExecute(dst, portal, w.limit) })
+	if w.bound != nil {
+		l.await(executeReply)
+		defer func() { l.restore = nil }()
+		return s.drain(l)
+	}
+	l.await(executeTag)
+	l.send(func(dst []byte) []byte { return wire.AppendClose(dst, 'P', portal) })
+	l.await(closePortal)
+	if err := s.drain(l); err != nil {
+		return err
+	}
+	s.complete(l.tag)
+	return nil
+}
+
+// client gives the client's parameters and the formats that it wants the result in.
+func (w *finishing) client() (b *wire.Bind, formats []byte) {
+	if w.bound == nil {
+		return &wire.Bind{}, []byte{0, 0}
+	}
+	b = &w.bound.message
+	if formats, _ = b.ResultFormats(); formats == nil {
+		formats = []byte{0, 0}
+	}
+	return b, formats
+}

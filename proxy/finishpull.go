@@ -1,0 +1,294 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"shardproxy/backend"
+	"shardproxy/router"
+	"shardproxy/topology"
+	"shardproxy/wire"
+)
+
+// pulledRows are the rows that shards have given, column by column as the elements of arrays of text. They are bounded.
+type pulledRows struct {
+	columns  [][]byte
+	nulls    []bool
+	rows     int
+	bytes    int
+	rowsMax  int
+	bytesMax int
+	full     bool
+}
+
+// add takes a DataRow. The first row above a bound is an error, those behind it are passed over.
+func (p *pulledRows) add(body []byte) error {
+	if p.full {
+		return nil
+	}
+	p.rows++
+	if p.bytes += len(body); p.bytes > p.bytesMax || p.rows > p.rowsMax {
+		p.full = true
+		p.columns = nil
+		return wire.Errorf(wire.CodeOutOfMemory, "this statement needs more than %d bytes or %d rows of the shards at one place", p.bytesMax, p.rowsMax).
+			WithHint("Add a condition or a LIMIT, or raise limits.finish_bytes and limits.finish_rows.")
+	}
+	if len(body) < 2 {
+		return wire.ErrMalformed
+	}
+	n := int(binary.BigEndian.Uint16(body))
+	body = body[2:]
+	if p.columns == nil {
+		p.columns, p.nulls = make([][]byte, n), make([]bool, n)
+	}
+	if n != len(p.columns) {
+		return wire.Errorf(wire.CodeInternalError, "shards give rows of %d and of %d columns", n, len(p.columns)).
+			WithHint("Compare the tables of the shards.")
+	}
+	for i := range n {
+		if len(body) < 4 {
+			return wire.ErrMalformed
+		}
+		size := int(int32(binary.BigEndian.Uint32(body)))
+		p.nulls[i] = p.nulls[i] || size < 0
+		size = 4 + max(size, 0)
+		if size > len(body) {
+			return wire.ErrMalformed
+		}
+		p.columns[i] = append(p.columns[i], body[:size]...)
+		body = body[size:]
+	}
+	return nil
+}
+
+// arrays gives each column as an array of text in binary format.
+func (p *pulledRows) arrays(columns int) [][]byte {
+	list := make([][]byte, columns)
+	for i := range list {
+		var elements []byte
+		dimensions, null := uint32(1), uint32(0)
+		if i < len(p.columns) {
+			elements = p.columns[i]
+			if p.nulls[i] {
+				null = 1
+			}
+		}
+		if p.rows == 0 {
+			dimensions = 0
+		}
+		a := make([]byte, 0, 20+len(elements))
+		a = binary.BigEndian.AppendUint32(a, dimensions)
+		a = binary.BigEndian.AppendUint32(a, null)
+		a = binary.BigEndian.AppendUint32(a, wire.OIDText)
+		if p.rows > 0 {
+			a = binary.BigEndian.AppendUint32(a, uint32(p.rows))
+			a = binary.BigEndian.AppendUint32(a, 1)
+			if i < len(p.columns) {
+				p.columns[i] = nil
+			}
+		}
+		list[i] = append(a, elements...)
+	}
+	return list
+}
+
+// free gives the memory back.
+func (p *pulledRows) free() { p.columns = nil }
+
+// pull collects the rows of all shards, some shards at a time.
+func (s *Session) pull(ctx context.Context, w *finishing) error {
+	shards := w.shards
+	for len(shards) > 0 {
+		n := min(s.readsAtOnce(), len(shards))
+		held := len(s.lanes)
+		var lanes []*lane
+		for _, shard := range shards[:n] {
+			l, err := s.pullFrom(ctx, w, shard)
+			if err != nil {
+				return unfinished(err)
+			}
+			lanes = append(lanes, l)
+		}
+		for _, l := range lanes {
+			err := s.drain(l)
+			l.pull, l.restore = nil, nil
+			if err != nil {
+				for _, other := range lanes {
+					other.restore = nil
+				}
+				return unfinished(err)
+			}
+		}
+		if shards = shards[n:]; s.tx.open {
+			continue
+		}
+		for _, l := range slices.Clone(s.lanes[min(held, len(s.lanes)):]) {
+			l.sync()
+			if err := s.drain(l); err != nil {
+				return err
+			}
+			if !l.pinned && l != w.first {
+				w.lanes = slices.DeleteFunc(w.lanes, func(other *lane) bool { return other == l })
+				s.drop(l)
+			}
+		}
+	}
+	return nil
+}
+
+// pullFrom asks a shard for its rows, without waiting for them.
+func (s *Session) pullFrom(ctx context.Context, w *finishing, shard topology.ShardID) (*lane, error) {
+	l, err := s.lane(ctx, shard)
+	if err != nil {
+		return nil, err
+	}
+	if l != w.first {
+		w.lanes = append(w.lanes, l)
+	}
+	sql, keep, err := s.pullText(w, shard)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.pullBind(w)
+	if err != nil {
+		return nil, err
+	}
+	st := s.statementOf(w, sql, s.typesOf(w, w.f.PullParams), keep)
+	l.pull, l.restore = &w.rows, func(e *wire.Error) { e.Position = 0 }
+	s.sendParse(l, st, parseProbe)
+	l.send(func(dst []byte) []byte {
+		dst = wire.AppendBind(dst, ownPortal, st.Name, rest)
+		dst = wire.AppendExecute(dst, ownPortal, 0)
+		return wire.AppendClose(dst, 'P', ownPortal)
+	})
+	l.await(bindHidden)
+	l.await(executePull)
+	l.await(closePortal)
+	l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'H'))
+	if err := l.be.Flush(); err != nil {
+		return nil, s.lost(l, err)
+	}
+	return l, nil
+}
+
+// pullBind is the Bind of what gives the rows, behind its names.
+func (s *Session) pullBind(w *finishing) ([]byte, error) {
+	client, _ := w.client()
+	rest, err := client.With(nil, w.f.PullParams, nil, []byte{0, 0})
+	if err != nil {
+		return nil, asProtocol(err)
+	}
+	return rest, nil
+}
+
+// askDescription sends Parse and Describe: lane.params and lane.described will hold the answer.
+func (s *Session) askDescription(l *lane, st *backend.Statement, r reply) {
+	l.params, l.described = nil, nil
+	s.sendParse(l, st, r)
+	l.send(func(dst []byte) []byte { return wire.AppendDescribe(dst, 'S', st.Name) })
+	l.await(describeKept)
+}
+
+// ask sends a query of our own in the middle of a pipeline: lane.rows will hold the answer. bind is its Bind behind the names.
+func (s *Session) ask(l *lane, st *backend.Statement, bind []byte) {
+	l.rows = nil
+	s.sendParse(l, st, parseHidden)
+	l.send(func(dst []byte) []byte {
+		dst = wire.AppendBind(dst, ownPortal, st.Name, bind)
+		dst = wire.AppendExecute(dst, ownPortal, 0)
+		return wire.AppendClose(dst, 'P', ownPortal)
+	})
+	l.await(bindHidden)
+	l.await(executeHidden)
+	l.await(closePortal)
+}
+
+// roundTripSettings asks for what decides whether a value that was written as text reads as the same value again.
+var roundTripSettings = &backend.Statement{
+	Name: backend.StatementPrefix + "roundtrip",
+	SQL:  "SELECT pg_catalog.current_setting('datestyle'), pg_catalog.current_setting('extra_float_digits')",
+}
+
+// typeOf is what PostgreSQL says of a type.
+type typeOf struct {
+	name     string
+	collated bool
+	pseudo   bool
+}
+
+// columnsOf finds the names of the types and collations of the columns that shards give.
+func (s *Session) columnsOf(w *finishing, fields []wire.Field) ([]router.FinishColumn, error) {
+	types, err := s.typesNamed(w.first, oidsOf(fields))
+	if err != nil {
+		return nil, err
+	}
+	columns := make([]router.FinishColumn, len(fields))
+	var collated []int
+	for i, f := range fields {
+		of := types[f.Type]
+		if of.pseudo || of.name == "" {
+			return nil, errUnfinished(fmt.Sprintf("a column of type %s cannot be read again from its text", of.name))
+		}
+		columns[i] = router.FinishColumn{OID: f.Type, Type: of.name}
+		if of.collated {
+			collated = append(collated, i)
+		}
+	}
+	if len(collated) == 0 {
+		return columns, nil
+	}
+	sql, keep, err := s.pullText(w, w.first.shard)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.pullBind(w)
+	if err != nil {
+		return nil, err
+	}
+	s.ask(w.first, s.statementOf(w, w.f.Collations(sql, len(columns), collated), s.typesOf(w, w.f.PullParams), keep), rest)
+	if err := s.drain(w.first); err != nil {
+		return nil, err
+	}
+	for k, i := range collated {
+		if len(w.first.rows) != 1 || w.first.rows[0][k] == "" {
+			return nil, errUnfinished("the collation of a column is not known")
+		}
+		columns[i].Collation = w.first.rows[0][k]
+	}
+	return columns, nil
+}
+
+// typesNamed asks the lane's shard for types. Those that come with PostgreSQL are asked for once.
+func (s *Session) typesNamed(l *lane, oids []uint32) (map[uint32]typeOf, error) {
+	const firstOwn = 16384
+	types := map[uint32]typeOf{}
+	var unknown []string
+	for _, oid := range oids {
+		if known, ok := s.srv.types.Load(oid); ok {
+			types[oid] = known.(typeOf)
+		} else {
+			unknown = append(unknown, strconv.FormatUint(uint64(oid), 10))
+		}
+	}
+	if len(unknown) == 0 {
+		return types, nil
+	}
+	const name = "CASE WHEN t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'pg_catalog.' || pg_catalog.quote_ident(t.typname) ELSE pg_catalog.format_type(t.oid, -1) END"
+	sql := "SELECT t.oid, " + name + ", t.typcollation <> 0, t.typtype = 'p' FROM pg_catalog.pg_type t WHERE t.oid IN (" + strings.Join(unknown, ", ") + ")"
+	s.ask(l, &backend.Statement{SQL: sql}, []byte{0, 0, 0, 0, 0, 0})
+	if err := s.drain(l); err != nil {
+		return nil, err
+	}
+	for _, row := range l.rows {
+		oid := uint32(parseUint(row[0]))
+		types[oid] = typeOf{name: row[1], collated: row[2] == "t", pseudo: row[3] == "t"}
+		if oid < firstOwn {
+			s.srv.types.Store(oid, types[oid])
+		}
+	}
+	return types, nil
+}

@@ -1,0 +1,481 @@
+package router
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"shardproxy/topology"
+)
+
+// lastStep is a SELECT, whose own rows are the statement's, without what it does with the rows of FROM and WHERE.
+type lastStep struct {
+	s      *pg.SelectStmt
+	scope  *scope
+	drives []*relation
+	why    string
+
+	guarded *relation // the one of drives whose place in the text is known
+}
+
+// finisher writes the two texts of a Finish.
+type finisher struct {
+	a      *analysis
+	s      *pg.SelectStmt
+	sc     *scope
+	pulled []*pg.Node // what the columns of Pull are, each once
+	index  map[string]int
+	why    string // why there is no such Finish, "" as long as there is one
+}
+
+// finishable makes the Finish of a statement whose rows of several shards are needed together. It gives what the statement
+// is for several shards then: its FROM and WHERE.
+func (a *analysis) finishable(rows rowset, reach []map[*node]bool) rowset {
+	if a.last == nil || a.single != "" || len(a.t.Unknown) > 0 || driver(rows.drives, reach) != nil {
+		return rows
+	}
+	root := driver(a.last.drives, reach)
+	if root == nil {
+		if a.last.why != "" {
+			rows.why = a.last.why
+		}
+		return rows
+	}
+	for _, r := range a.last.drives {
+		if a.last.guarded == nil && drivesAll(r, reach) && r.spot != nil {
+			a.last.guarded = r
+		}
+	}
+	var why string
+	if a.t.finish, why = a.finishing(); a.t.finish == nil {
+		rows.why = why
+		a.cacheable = a.cacheable && len(a.lits) == 0 // another literal may be the number of another column
+		return rows
+	}
+	rows.drives = []*relation{root}
+	return rows
+}
+
+// finishing makes the Finish of the statement, or says why there is none.
+func (a *analysis) finishing() (f *Finish, why string) {
+	s := a.last.s
+	switch {
+	case a.t.Write || a.t.First || a.t.Config || a.t.Pin:
+		return nil, "it does more than to read"
+	case !a.env.StdStrings || strings.Contains(strings.ToLower(a.sql), finishMark):
+		return nil, "its text cannot be written anew"
+	case contains(s.LimitCount, isSubLink) || contains(s.LimitOffset, isSubLink):
+		return nil, "LIMIT and OFFSET with a sub-query"
+	case a.last.scope.level.window:
+		return a.finisher().raw()
+	case a.last.scope.level.aggregate || s.HavingClause != nil || len(s.GroupClause) > 0:
+		if f, _ = a.finisher().groups(); f == nil {
+			return a.finisher().raw()
+		}
+		if len(f.averages) > 0 {
+			f.raw, _ = a.finisher().raw()
+		}
+		return f, ""
+	}
+	return a.finisher().rows()
+}
+
+func (a *analysis) finisher() *finisher {
+	return &finisher{a: a, s: a.last.s, sc: a.last.scope, index: map[string]int{}}
+}
+
+func (b *finisher) refuse(why string) {
+	if b.why == "" {
+		b.why = why
+	}
+}
+
+// key tells expressions apart: those that are equal give the same value for a row.
+func (b *finisher) key(n *pg.Node) string {
+	n = unlocated(n)
+	strip := func(n *pg.Node) (*pg.Node, bool) {
+		if c := n.GetColumnRef(); c != nil && len(c.Fields) == 2 && len(b.sc.items) == 1 && len(b.sc.items[0].relations) == 1 {
+			c.Fields = c.Fields[1:] // there is only one table
+		}
+		return n, false
+	}
+	strip(n)
+	transform(n.ProtoReflect(), strip)
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(n)
+	if err != nil {
+		b.refuse("an expression could not be read")
+	}
+	return string(text)
+}
+
+// column makes n a column of Pull, and gives what it is called in Final.
+func (b *finisher) column(n *pg.Node) *pg.Node { return pulledColumn(b.add(n)) }
+
+func pulledColumn(i int) *pg.Node {
+	return exprOf(finishRows+"."+finishColumn, i+1)
+}
+
+func (b *finisher) add(n *pg.Node) int {
+	k := b.key(n)
+	i, ok := b.index[k]
+	if !ok {
+		i = len(b.pulled)
+		b.index[k] = i
+		b.pulled = append(b.pulled, n)
+	}
+	return i
+}
+
+// pull is the query of the pulled columns over the rows of the statement.
+func (b *finisher) pull() *pg.SelectStmt {
+	s := proto.Clone(b.s).(*pg.SelectStmt)
+	s.TargetList = make([]*pg.Node, len(b.pulled))
+	for i, n := range b.pulled {
+		s.TargetList[i] = pg.MakeResTargetNodeWithNameAndVal(fmt.Sprintf(finishColumn, i+1), proto.Clone(n).(*pg.Node), 0)
+	}
+	s.DistinctClause, s.GroupClause, s.HavingClause, s.WindowClause, s.SortClause = nil, nil, nil, nil, nil
+	s.LimitCount, s.LimitOffset, s.LimitOption, s.GroupDistinct = nil, nil, pg.LimitOption_LIMIT_OPTION_DEFAULT, false
+	return s
+}
+
+// last is the statement over the pulled rows.
+func (b *finisher) last() *pg.SelectStmt {
+	s := proto.Clone(b.s).(*pg.SelectStmt)
+	s.WithClause, s.WhereClause = nil, nil
+	s.FromClause = selectOf("SELECT FROM " + sourceMark + " AS " + finishRows).FromClause
+	return s
+}
+
+// texts writes both queries.
+func (b *finisher) texts(f *Finish, pull, final *pg.SelectStmt) (*Finish, string) {
+	f.sql = b.a.sql
+	f.PullParams, f.FinalParams = renumber(pull), renumber(final)
+	f.pull = b.text(pull)
+	f.final = b.text(final)
+	if r := b.a.last.guarded; r == nil {
+		f.moving = b.a.unguarded()
+	} else {
+		f.hash = r.table.KeyType.HashSQL(identifier(r.spot.name) + "." + identifier(r.spot.column))
+		b.guard(pull, r.spot)
+		f.owned = b.text(pull)
+	}
+	if b.why != "" {
+		return nil, b.why
+	}
+	return f, ""
+}
+
+// text writes a query. It must read as the same query again.
+func (b *finisher) text(s *pg.SelectStmt) string {
+	sql, ok := deparse(s)
+	if !ok {
+		b.refuse("its text cannot be written anew")
+	}
+	return sql
+}
+
+// guard puts the condition on the rows that count to the table of a spot.
+func (b *finisher) guard(s *pg.SelectStmt, at *spot) {
+	found := false
+	transform(s.ProtoReflect(), func(n *pg.Node) (*pg.Node, bool) {
+		v := n.GetRangeVar()
+		if v == nil || v.Location != at.v.Location || v.Relname != at.v.Relname {
+			return n, false
+		}
+		found = true
+		join := selectOf("SELECT FROM t" + joinNothing + ownedMark).FromClause[0]
+		join.GetJoinExpr().Larg = n
+		return join, true
+	})
+	if !found {
+		b.refuse("its tables were not found again in its text")
+	}
+}
+
+// rows is the Finish of a statement without aggregates: the shards give rows of the result.
+func (b *finisher) rows() (*Finish, string) {
+	f := &Finish{Gives: "rows of the result"}
+	pull := proto.Clone(b.s).(*pg.SelectStmt)
+	final := b.last()
+	final.TargetList = selectOf("SELECT " + targetsMark).TargetList
+	plain := len(b.s.DistinctClause) > 0 && !distinctOn(b.s)
+	if plain {
+		for i := range b.s.TargetList {
+			b.settledTarget(i)
+		}
+	}
+	hidden := func(n *pg.Node) *pg.Node {
+		k := b.key(n)
+		for i, t := range b.s.TargetList {
+			if isStar(t) {
+				break
+			}
+			if b.key(t.GetResTarget().Val) == k {
+				b.settledTarget(i)
+				return pulledColumn(i)
+			}
+		}
+		if plain {
+			b.refuse("ORDER BY has another expression than SELECT DISTINCT")
+		}
+		if !b.a.settledEverywhere(n, true) {
+			b.refuse("the order depends on what differs between shards")
+		}
+		i, ok := b.index[k]
+		if !ok {
+			i = len(b.pulled)
+			b.index[k] = i
+			b.pulled = append(b.pulled, n)
+			pull.TargetList = append(pull.TargetList, pg.MakeResTargetNodeWithNameAndVal(fmt.Sprintf(hiddenColumn, i+1), proto.Clone(n).(*pg.Node), 0))
+		}
+		return exprOf(finishRows+"."+hiddenColumn, i+1)
+	}
+	b.orders(final, hidden)
+	f.hidden = len(b.pulled)
+	pull.LimitOffset = nil
+	switch {
+	case b.s.LimitCount == nil:
+		pull.LimitOption = pg.LimitOption_LIMIT_OPTION_DEFAULT
+		if !distinctOn(b.s) {
+			pull.SortClause = nil
+		}
+	case b.s.LimitOffset != nil:
+		pull.LimitCount = replaced(exprOf("LEAST($1::pg_catalog.int8::pg_catalog.numeric + "+
+			"COALESCE($2::pg_catalog.int8::pg_catalog.numeric, 0), 9223372036854775807)::pg_catalog.int8"), b.s.LimitCount, b.s.LimitOffset)
+	}
+	return b.texts(f, pull, final)
+}
+
+// replaced puts nodes in the place of the parameters of n.
+func replaced(n *pg.Node, nodes ...*pg.Node) *pg.Node {
+	return transformed(n, func(n *pg.Node) (*pg.Node, bool) {
+		if p := n.GetParamRef(); p != nil {
+			return proto.Clone(nodes[p.Number-1]).(*pg.Node), true
+		}
+		return n, false
+	})
+}
+
+// raw is the Finish of any statement: the shards give the columns that it uses of the rows of FROM and WHERE.
+func (b *finisher) raw() (*Finish, string) {
+	f := &Finish{Gives: "columns of the rows that are read"}
+	final := b.last()
+	final.TargetList = nil
+	for _, t := range b.s.TargetList {
+		final.TargetList = append(final.TargetList, b.expanded(t)...)
+	}
+	each := func(n *pg.Node) *pg.Node { return transformed(n, b.rawColumn) }
+	b.targets(final, each)
+	for i, n := range final.GroupClause {
+		final.GroupClause[i] = b.groupItem(n, each)
+	}
+	final.HavingClause = each(final.HavingClause)
+	for i, n := range final.WindowClause {
+		final.WindowClause[i] = each(n)
+	}
+	b.orders(final, each)
+	if len(b.pulled) == 0 {
+		b.add(exprOf("true"))
+	}
+	return b.texts(f, b.pull(), final)
+}
+
+func (b *finisher) rawColumn(n *pg.Node) (*pg.Node, bool) {
+	switch {
+	case n.GetSubLink() != nil:
+		b.refuse("a sub-query beside an aggregate or a window function")
+		return n, true
+	case n.GetColumnRef() != nil:
+		fields := n.GetColumnRef().Fields
+		if fields[len(fields)-1].GetAStar() != nil {
+			b.refuse("* in an expression")
+		}
+		return b.column(n), true
+	}
+	return n, false
+}
+
+// targets gives the targets of s what each makes of them, and the names that they have without it.
+func (b *finisher) targets(s *pg.SelectStmt, each func(*pg.Node) *pg.Node) {
+	for i, n := range s.TargetList {
+		t := n.GetResTarget()
+		name := t.Name
+		if name == "" {
+			if name = targetName(t.Val); name == noName {
+				name = ""
+			}
+		}
+		s.TargetList[i] = pg.MakeResTargetNodeWithNameAndVal(name, each(t.Val), 0)
+	}
+}
+
+// groupItem gives a member of GROUP BY what each makes of it.
+func (b *finisher) groupItem(n *pg.Node, each func(*pg.Node) *pg.Node) *pg.Node {
+	if set := n.GetGroupingSet(); set != nil {
+		n = proto.Clone(n).(*pg.Node)
+		set = n.GetGroupingSet()
+		for i, inner := range set.Content {
+			set.Content[i] = b.groupItem(inner, each)
+		}
+		return n
+	}
+	if ordinal(n) != 0 || b.groupedTarget(n) != nil {
+		return n
+	}
+	return each(n)
+}
+
+// groupedTarget is the target whose alias a member of GROUP BY is. A column of FROM comes first.
+func (b *finisher) groupedTarget(n *pg.Node) *pg.Node {
+	name := bareName(n)
+	if name == "" {
+		return nil
+	}
+	var found *pg.Node
+	for _, t := range b.s.TargetList {
+		if t.GetResTarget().GetName() == name {
+			found = t.GetResTarget().Val
+		}
+	}
+	_, _, v := b.sc.unqualified(name)
+	if found != nil && v == unclear {
+		b.refuse("it is not clear whether " + quoteName(name) + " in GROUP BY is a column")
+	}
+	if v == one {
+		return nil
+	}
+	return found
+}
+
+// orders gives ORDER BY and DISTINCT ON of s what each makes of their expressions. Numbers and names of targets stay.
+func (b *finisher) orders(s *pg.SelectStmt, each func(*pg.Node) *pg.Node) {
+	item := func(n *pg.Node) *pg.Node {
+		if i := ordinal(n); i != 0 {
+			b.settledTarget(i - 1)
+			return n
+		}
+		if name := bareName(n); name != "" && b.outputs(name) {
+			return n
+		}
+		return each(n)
+	}
+	for i, n := range s.SortClause {
+		by := proto.Clone(n).(*pg.Node)
+		by.GetSortBy().Node = item(by.GetSortBy().Node)
+		s.SortClause[i] = by
+	}
+	if distinctOn(s) {
+		for i, n := range s.DistinctClause {
+			s.DistinctClause[i] = item(n)
+		}
+	}
+}
+
+// outputs says whether name is that of a column of the result.
+func (b *finisher) outputs(name string) bool {
+	unsure := false
+	for i, n := range b.s.TargetList {
+		t := n.GetResTarget()
+		shown := t.Name
+		switch {
+		case isStar(n):
+			rows := rowset{}
+			b.a.star(t.Val, b.sc, &rows)
+			unsure = unsure || rows.open
+			for _, c := range rows.columns {
+				if unsure = unsure || c.name == ""; c.name == name {
+					return true
+				}
+			}
+			continue
+		case shown == "":
+			shown = targetName(t.Val)
+		}
+		if unsure = unsure || shown == ""; shown == name {
+			b.settledTarget(i)
+			return true
+		}
+	}
+	if unsure {
+		b.refuse("it is not clear whether " + quoteName(name) + " in ORDER BY is a column of the result")
+	}
+	return false
+}
+
+// expanded is a target, or the columns that * stands for.
+func (b *finisher) expanded(n *pg.Node) []*pg.Node {
+	if !isStar(n) {
+		return []*pg.Node{n}
+	}
+	var list []*pg.Node
+	fields := names(n.GetResTarget().Val.GetColumnRef().GetFields())
+	for _, it := range b.sc.items {
+		for _, r := range it.relations {
+			if len(fields) > 1 && r.name != fields[0] {
+				continue
+			}
+			if it.open || r.open || len(it.relations) > 1 && len(fields) < 2 || len(fields) > 2 || n.GetResTarget().Val.GetColumnRef() == nil {
+				b.refuse("the columns of * are not known")
+				return nil
+			}
+			for _, c := range r.columns {
+				list = append(list, pg.MakeResTargetNodeWithVal(exprOf("%s.%s", identifier(r.name), identifier(c.name)), 0))
+			}
+		}
+	}
+	if len(list) == 0 {
+		b.refuse("the columns of * are not known")
+	}
+	return list
+}
+
+// settledTarget refuses a target by which rows are compared, if it differs between shards.
+func (b *finisher) settledTarget(i int) {
+	if i >= 0 && i < len(b.s.TargetList) && !b.a.settledEverywhere(b.s.TargetList[i], true) {
+		b.refuse("the order depends on what differs between shards")
+	}
+}
+
+// settledEverywhere says that an expression gives the same for the same row, on whatever shard it is evaluated, and at
+// whatever time of the statement. Chance is none of that, but no worse on several shards than on one.
+func (a *analysis) settledEverywhere(n *pg.Node, chance bool) bool {
+	return !contains(n, func(n *pg.Node) bool {
+		switch v := n.GetNode().(type) {
+		case *pg.Node_FuncCall:
+			parts := names(v.FuncCall.Funcname)
+			name := parts[len(parts)-1]
+			fn, ok := a.schema.Functions[name]
+			switch {
+			case !ok:
+				return v.FuncCall.Funcformat != pg.CoercionForm_COERCE_SQL_SYNTAX && !castFunctions[name]
+			case name == "random", name == "gen_random_uuid":
+				return !chance
+			}
+			return fn.Volatility != topology.Immutable && (!settled[name] || name == "age" && len(v.FuncCall.Args) == 1)
+		case *pg.Node_SqlvalueFunction:
+			return currentTime(v.SqlvalueFunction)
+		case *pg.Node_AConst:
+			return movingTime(v.AConst.GetSval().GetSval())
+		}
+		return false
+	})
+}
+
+// positions is a GROUP BY of targets, by their numbers from 0.
+func positions(list []int) []*pg.Node {
+	if len(list) == 0 {
+		return nil
+	}
+	list = slices.Clone(list)
+	slices.Sort(list)
+	numbers := make([]string, 0, len(list))
+	for _, i := range slices.Compact(list) {
+		numbers = append(numbers, strconv.Itoa(i+1))
+	}
+	return selectOf("SELECT GROUP BY " + strings.Join(numbers, ", ")).GroupClause
+}
