@@ -16,6 +16,12 @@ func TestExplain(t *testing.T) {
 		{"SELECT * FROM t WHERE user_id IN (@a, @b)", "Kind: keyed|Shards: s1, s2|Merge: rows of one shard after those of another|Writes: no|Tables: sharded public.t by user_id"},
 		{"SELECT * FROM t WHERE user_id = $1", "Kind: keyed|Shards: depends on parameter 1|Writes: no|Tables: sharded public.t by user_id"},
 		{"SELECT * FROM t WHERE user_id IN ($2, $1)", "Kind: keyed|Shards: depends on parameters 1 and 2|Writes: no|Tables: sharded public.t by user_id"},
+		{
+			"SELECT max(v) FROM t",
+			"Kind: scatter|Shards: s1, s2, s3|Merge: s1 does the last step over groups with partial aggregates, which the others give it|" +
+				"SQL: SELECT max(v) AS shardproxy_c1_ FROM t|Last step: SELECT pg_catalog.max(shardproxy_rows.shardproxy_c1_) AS max FROM pulled shardproxy_rows|" +
+				"Writes: no|Tables: sharded public.t by user_id",
+		},
 		{"DELETE FROM t", "Kind: scatter|Shards: s1, s2, s3|Merge: counts are added up|Writes: yes|Tables: sharded public.t by user_id"},
 		{"UPDATE r SET v = ''", "Kind: all|Shards: s1, s2, s3|Merge: the answer of the first shard, with which the others must agree|Writes: yes|Tables: reference public.r"},
 		{"SELECT * FROM r", "Kind: any|Shards: any one|Writes: no|Tables: reference public.r"},

@@ -10,5 +10,8 @@
 // A Template is what is known of a statement before its literals and parameters are; the plan cache keeps it
 // for all sessions. The rule is "exact or refused": what cannot be proven is Kind Reject with a reason.
 //
+// A SELECT that needs the rows of several shards together has a Finish: a text by which each shard gives rows, and one
+// by which one of them does the last step over all.
+//
 // COPY … FROM STDIN has a CopySplitter, which cuts its data into rows with the hash of their keys.
 package router

@@ -23,7 +23,7 @@ func (b *finisher) groups() (*Finish, string) {
 	each := func(n *pg.Node) *pg.Node { return transformed(n, g.combined) }
 	b.targets(final, each)
 	final.HavingClause = each(final.HavingClause)
-	b.orders(final, each)
+	b.orders(final, false, each)
 	for _, i := range g.loose {
 		final.GroupClause = append(final.GroupClause, pulledColumn(i))
 	}
