@@ -50,6 +50,8 @@ const keys = `
 	limits.parser_tokens        restart
 	limits.plan_cache_entries   restart
 	limits.prepared_statements  live
+	limits.finish_bytes         live
+	limits.finish_rows          live
 	server_tls.sslmode          live
 	server_tls.root_cert        live
 	server_tls.cert             live
