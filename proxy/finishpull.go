@@ -17,7 +17,6 @@ import (
 // pulledRows are the rows that shards have given, column by column as the elements of arrays of text. They are bounded.
 type pulledRows struct {
 	columns  [][]byte
-	nulls    []bool
 	rows     int
 	bytes    int
 	rowsMax  int
@@ -43,7 +42,7 @@ func (p *pulledRows) add(body []byte) error {
 	n := int(binary.BigEndian.Uint16(body))
 	body = body[2:]
 	if p.columns == nil {
-		p.columns, p.nulls = make([][]byte, n), make([]bool, n)
+		p.columns = make([][]byte, n)
 	}
 	if n != len(p.columns) {
 		return wire.Errorf(wire.CodeInternalError, "shards give rows of %d and of %d columns", n, len(p.columns)).
@@ -54,7 +53,6 @@ func (p *pulledRows) add(body []byte) error {
 			return wire.ErrMalformed
 		}
 		size := int(int32(binary.BigEndian.Uint32(body)))
-		p.nulls[i] = p.nulls[i] || size < 0
 		size = 4 + max(size, 0)
 		if size > len(body) {
 			return wire.ErrMalformed
@@ -70,19 +68,16 @@ func (p *pulledRows) arrays(columns int) [][]byte {
 	list := make([][]byte, columns)
 	for i := range list {
 		var elements []byte
-		dimensions, null := uint32(1), uint32(0)
+		dimensions, nulls := uint32(1), uint32(1) // there may be some
 		if i < len(p.columns) {
 			elements = p.columns[i]
-			if p.nulls[i] {
-				null = 1
-			}
 		}
 		if p.rows == 0 {
 			dimensions = 0
 		}
 		a := make([]byte, 0, 20+len(elements))
 		a = binary.BigEndian.AppendUint32(a, dimensions)
-		a = binary.BigEndian.AppendUint32(a, null)
+		a = binary.BigEndian.AppendUint32(a, nulls)
 		a = binary.BigEndian.AppendUint32(a, wire.OIDText)
 		if p.rows > 0 {
 			a = binary.BigEndian.AppendUint32(a, uint32(p.rows))
