@@ -64,8 +64,10 @@ func fact(column string, i int, rng *rand.Rand) string {
 		return pick("1.125", "-2.5", "1000.001", "0")
 	case "c", "u", "v", "p":
 		return pick("a", "B", "b", "A", "ä", "Z", "z", "é", "_x", "", "a b")
-	case "d", "r":
+	case "d":
 		return fmt.Sprint(float64(rng.IntN(40)-20) / 4)
+	case "r": // their sum as real has less digits than that of avg, which is exact
+		return fmt.Sprint(float64(rng.IntN(40)-20) / 10)
 	case "ts":
 		return pick("2024-02-29 23:59:59.999999+00", "1999-12-31 12:00:00+05:30", "infinity", "2024-07-01 00:00:00+02", "0044-03-15 12:00:00+00 BC")
 	case "dt":
@@ -93,6 +95,9 @@ func TestRandomFinishesAreExact(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClusterOf(t, finishSnapshot(t, of()))
+			for _, sql := range []string{"SELECT avg(r), count(r) FROM facts", "SELECT g, avg(r) FROM facts GROUP BY g ORDER BY g"} {
+				c.check(t, sql, nil)
+			}
 			g := &finishGenerator{generator{rng: rand.New(rand.NewPCG(*exactSeed, 3))}}
 			for i := range *exactCount {
 				sql := g.statement()
@@ -142,7 +147,7 @@ func (g *finishGenerator) from() string {
 
 func (g *finishGenerator) aggregate() string {
 	sql := g.pick(
-		"count(*)", "count("+g.column()+")", "count("+g.scalar()+")", "sum("+g.pick("s", "i", "n", "m", "d", "r", "iv", "f.user_id", "g * 2", "CASE WHEN b THEN i END")+")",
+		"count(*)", "count("+g.column()+")", "count("+g.scalar()+")", "sum("+g.pick("s", "i", "n", "m", "d", "iv", "f.user_id", "g * 2", "CASE WHEN b THEN i END")+")",
 		"avg("+g.pick("s", "i", "n", "m", "d", "r", "iv", "f.user_id", "i + 0.5")+")", "min("+g.pick("s", "n", "c", "u", "v", "p", "d", "ts", "dt", "iv", "a", "lower(u)")+")",
 		"max("+g.pick("i", "m", "c", "u", "v", "p", "r", "ts", "dt", "iv", "a", "u || 'x'")+")", "bool_and(b)", "bool_or(g > 1)", "every(b)", "bit_and(i)", "bit_or(s)", "bit_xor(i)", "bit_or(x)",
 		"count(DISTINCT "+g.scalar()+")", "sum(DISTINCT "+g.pick("i", "m", "s")+")", "avg(DISTINCT i)", "max(DISTINCT u)",
