@@ -24,7 +24,7 @@ type Mover interface {
 	AddMoveOrder(ctx context.Context, move int64, what string, who topology.Actor) (id int64, err error)
 	MoveOrderAnswer(ctx context.Context, id int64) (answered bool, refusal string, err error)
 
-	Status() []rebalance.Status // of the moves that this proxy coordinates
+	Status(ctx context.Context) ([]rebalance.Status, error) // of the moves under way, wherever they are coordinated
 	Preflight(ctx context.Context, m rebalance.Move) (*mover.Report, error)
 	OnNode(ctx context.Context, node topology.Node, run func(topology.Query) error) error
 }
@@ -90,7 +90,7 @@ func readShowMoves(a *arguments) (reply, *wire.Error) {
 	}, a.done()
 }
 
-// showMoves lists the journal. Of what this proxy coordinates itself, it knows more than is journalled.
+// showMoves lists the journal, and of moves under way what is not journalled.
 func (s *session) showMoves(ctx context.Context, all bool) ([][]any, *wire.Error) {
 	ctx, cancel := context.WithTimeout(ctx, journalTimeout)
 	defer cancel()
@@ -98,8 +98,12 @@ func (s *session) showMoves(ctx context.Context, all bool) ([][]any, *wire.Error
 	if err != nil {
 		return nil, journalError(err)
 	}
+	status, err := s.console.cfg.Mover.Status(ctx)
+	if err != nil {
+		return nil, journalError(err)
+	}
 	live := make(map[rebalance.MoveID]*rebalance.Status)
-	for _, st := range s.console.cfg.Mover.Status() {
+	for _, st := range status {
 		live[st.Move.ID] = &st
 	}
 	rows := make([][]any, len(records))
@@ -118,6 +122,10 @@ const megabyte = 1e6
 func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time) []any {
 	if st != nil && st.Move.Rev >= m.Rev {
 		m = &st.Move
+	}
+	rows, bytes := m.Rows, m.Bytes
+	if st != nil {
+		rows, bytes = max(rows, st.Move.Rows), max(bytes, st.Move.Bytes)
 	}
 	var paused, percent, rate, lag, eta, pause, throttle, blockers any
 	if m.Paused {
@@ -139,7 +147,7 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 		throttle = orNull(st.Throttle)
 	}
 	if st != nil && st.Copying > 0 && !m.Paused {
-		rate = fmt.Sprintf("%.1f", float64(m.Bytes)/megabyte/st.Copying.Seconds())
+		rate = fmt.Sprintf("%.1f", float64(bytes)/megabyte/st.Copying.Seconds())
 		if st.Copied > 0 {
 			left := float64(st.Chunks-st.Copied) / float64(st.Copied)
 			eta = time.Duration(left * float64(st.Copying)).Round(time.Second).String()
@@ -147,7 +155,7 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 	}
 	return []any{
 		int64(m.ID), m.Kind.String(), m.Source, m.Target, m.State.String(), m.Task.String(), paused, int64(len(m.Ranges)), shareOf(m.Ranges),
-		percent, m.Rows, fmt.Sprintf("%.1f", float64(m.Bytes)/megabyte), rate, lag, eta, pause, int64(m.Attempt),
+		percent, rows, fmt.Sprintf("%.1f", float64(bytes)/megabyte), rate, lag, eta, pause, int64(m.Attempt),
 		throttle, orNull(m.Alarm()), blockers, orNull(m.Error), m.Who, timeText(created), timeText(updated),
 	}
 }

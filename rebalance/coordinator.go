@@ -139,7 +139,7 @@ func (c *Coordinator) renew(ctx context.Context, lease topology.Lease, asked tim
 		}
 		attempt, cancel := context.WithDeadline(ctx, until)
 		now := time.Now()
-		err := c.cfg.Catalog.RenewLease(attempt, lease, leaseTime)
+		err := c.cfg.Catalog.RenewLease(attempt, lease, leaseTime, c.progress())
 		cancel()
 		switch {
 		case err == nil:
@@ -332,15 +332,4 @@ func (c *Coordinator) settle(m *Move) {
 	if c.cutover == m.ID && !m.State.InCutover() {
 		c.cutover = 0
 	}
-}
-
-// Status gives the moves under way as this proxy knows them; none where another one coordinates.
-func (c *Coordinator) Status() []Status {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list := make([]Status, 0, len(c.runners))
-	for _, r := range c.runners {
-		list = append(list, r.now())
-	}
-	return list
 }

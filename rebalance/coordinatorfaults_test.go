@@ -177,7 +177,7 @@ func TestCutoverWaitsForOtherMovers(t *testing.T) {
 	until := func(what string, holds func(m *Move) bool) {
 		t.Helper()
 		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			list := coordinator.Status()
+			list := coordinator.Own()
 			if len(list) == 1 && holds(&list[0].Move) {
 				return
 			}

@@ -20,7 +20,7 @@ func TestCopyIsThrottled(t *testing.T) {
 	defer c.coordinate("p1")()
 	id := c.add(quarter(t))
 	throttle := func() string {
-		for _, st := range c.leader.Load().Status() {
+		for _, st := range c.leader.Load().Own() {
 			if st.Move.ID == MoveID(id) {
 				return st.Throttle
 			}

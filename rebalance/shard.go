@@ -121,7 +121,7 @@ func (r *runner) mapped(ctx context.Context) (states [2]fence.State, err error) 
 			}
 		}
 	}
-	return states, r.c.cfg.Catalog.RenewLease(ctx, r.lease, leaseTime) // nor is it cut over by another coordinator
+	return states, r.c.cfg.Catalog.RenewLease(ctx, r.lease, leaseTime, nil) // nor is it cut over by another coordinator
 }
 
 func (r *runner) tables() []fence.Table {

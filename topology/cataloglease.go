@@ -37,7 +37,7 @@ func (c *Catalog) TakeLease(ctx context.Context, holder string, lasts time.Durat
 		if _, err := readHead(ctx, tx); err != nil {
 			return err
 		}
-		const take = `UPDATE shardproxy.coordinator SET holder = $1, token = token + 1, expires_at = clock_timestamp() + $2
+		const take = `UPDATE shardproxy.coordinator SET holder = $1, token = token + 1, expires_at = clock_timestamp() + $2, progress = NULL
 			WHERE expires_at <= clock_timestamp() RETURNING token`
 		var token int64
 		err := tx.QueryRow(ctx, take, holder, lasts).Scan(&token)
@@ -62,20 +62,42 @@ func heldBy(ctx context.Context, tx pgx.Tx) error {
 	return held
 }
 
-// RenewLease makes a lease last longer. One that has run out may be renewed as long as nobody has taken it.
-func (c *Catalog) RenewLease(ctx context.Context, l Lease, lasts time.Duration) error {
-	return c.setLease(ctx, "renewing the coordinator's lease", l, lasts)
+// RenewLease makes a lease last longer. One that has run out may be renewed as long as nobody has taken it. progress is a JSON document
+// for Progress to give; nil leaves the one before.
+func (c *Catalog) RenewLease(ctx context.Context, l Lease, lasts time.Duration, progress []byte) error {
+	return c.setLease(ctx, "renewing the coordinator's lease", l, lasts, progress)
+}
+
+// Progress is what the coordinator told when it renewed its lease; nil where there is none, or it has told nothing.
+func (c *Catalog) Progress(ctx context.Context) (progress []byte, err error) {
+	err = c.transact(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		const query = "SELECT progress::text FROM shardproxy.coordinator WHERE expires_at > clock_timestamp()"
+		err := tx.QueryRow(ctx, query).Scan(&progress)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the progress of moves: %w", err)
+	}
+	return progress, nil
 }
 
 // EndLease gives a lease back, so that nobody has to wait for its end.
 func (c *Catalog) EndLease(ctx context.Context, l Lease) error {
-	return c.setLease(ctx, "ending the coordinator's lease", l, 0)
+	return c.setLease(ctx, "ending the coordinator's lease", l, 0, nil)
 }
 
-func (c *Catalog) setLease(ctx context.Context, what string, l Lease, lasts time.Duration) error {
+func (c *Catalog) setLease(ctx context.Context, what string, l Lease, lasts time.Duration, progress []byte) error {
 	err := c.transact(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		const set = "UPDATE shardproxy.coordinator SET expires_at = clock_timestamp() + $1 WHERE token = $2"
-		tag, err := tx.Exec(ctx, set, lasts, int64(l.Token))
+		const set = "UPDATE shardproxy.coordinator SET expires_at = clock_timestamp() + $1, progress = coalesce($3::text::jsonb, progress) WHERE token = $2"
+		var text *string
+		if progress != nil {
+			s := string(progress)
+			text = &s
+		}
+		tag, err := tx.Exec(ctx, set, lasts, int64(l.Token), text)
 		if err == nil && tag.RowsAffected() == 0 {
 			return ErrLeaseLost
 		}

@@ -65,16 +65,24 @@ func TestCatalogLease(t *testing.T) {
 			t.Errorf("%s: %v", holder, err)
 		}
 	}
-	if err := c.RenewLease(t.Context(), first, 2*leaseTest); err != nil {
+	if err := c.RenewLease(t.Context(), first, 2*leaseTest, []byte(`[{"id": 7}]`)); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.TakeLease(t.Context(), "p2", leaseTest); !errors.As(err, &held) || held.For <= leaseTest {
 		t.Errorf("a renewed lease: %v", err)
 	}
 	endLease(t, conn)
-	if err := c.RenewLease(t.Context(), first, leaseTest); err != nil {
+	told := func(want string) {
+		t.Helper()
+		if got, err := c.Progress(t.Context()); string(got) != want || err != nil {
+			t.Errorf("progress %q, %v, want %q", got, err, want)
+		}
+	}
+	told("") // nobody coordinates
+	if err := c.RenewLease(t.Context(), first, leaseTest, nil); err != nil {
 		t.Errorf("one that has run out, but was not taken: %v", err)
 	}
+	told(`[{"id": 7}]`)
 	if err := c.EndLease(t.Context(), first); err != nil {
 		t.Error(err)
 	}
@@ -82,8 +90,9 @@ func TestCatalogLease(t *testing.T) {
 	if second.Token <= first.Token {
 		t.Errorf("token %d follows %d", second.Token, first.Token)
 	}
+	told("") // by another one
 	for name, err := range map[string]error{
-		"RenewLease": c.RenewLease(t.Context(), first, leaseTest),
+		"RenewLease": c.RenewLease(t.Context(), first, leaseTest, nil),
 		"EndLease":   c.EndLease(t.Context(), first),
 	} {
 		if !errors.Is(err, ErrLeaseLost) {

@@ -18,6 +18,7 @@ var migrations = []string{
 	"migrations/0002_moves.sql",
 	"migrations/0003_moving.sql",
 	"migrations/0004_joining.sql",
+	"migrations/0005_progress.sql",
 }
 
 // migrationLock is the advisory lock that keeps two programs from migrating one database.

@@ -111,7 +111,7 @@ func (c *Console) MoveOrderAnswer(_ context.Context, id int64) (answered bool, r
 }
 
 // Status has none: another proxy coordinates.
-func (c *Console) Status() []rebalance.Status { return nil }
+func (c *Console) Status(context.Context) ([]rebalance.Status, error) { return nil, nil }
 
 // Preflight finds a long transaction and a table that cannot move.
 func (c *Console) Preflight(context.Context, rebalance.Move) (*mover.Report, error) {

@@ -218,7 +218,7 @@ func (s *service) runBeside(ctx context.Context, g *errgroup.Group, hangup <-cha
 			admin.AddGossip(metrics, s.gossip, s.server)
 		}
 		if s.coordinator != nil {
-			admin.AddMoves(metrics, s.coordinator.Status)
+			admin.AddMoves(metrics, s.coordinator.Own)
 		}
 		h := admin.NewHTTP(admin.HTTPConfig{
 			Pprof: s.config.Admin.Pprof, Metrics: metrics, NotReady: s.server.Ready, Notes: s.notes, Log: s.log,
