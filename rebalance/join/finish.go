@@ -77,7 +77,7 @@ func (a *addition) watchers(ctx context.Context) (list []*session) {
 // enter takes the shard into the map. before are the writers on the other shard that have to end first; it also gives those that ran
 // when all proxies had the map.
 func (a *addition) enter(ctx context.Context, watchers []*session, before []string) (active *topology.Snapshot, during []string, err error) {
-	joining, err := a.apply(ctx, topology.AddShard{Shard: a.shard})
+	joining, err := a.announce(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,6 +96,16 @@ func (a *addition) enter(ctx context.Context, watchers []*session, before []stri
 			"shard %s was not added: the last steps, for which clients waited, took longer than %v: %v", a.shard.Name, finishTime, oneLine(err))
 	}
 	return active, during, err
+}
+
+// announce puts the shard into the map, as joining, and gives the map whose epoch the fence is raised to. A map with a hold is stamped
+// ahead: with the epoch of the very map that the shard comes by, if it is the one before. So that is not the one then.
+func (a *addition) announce(ctx context.Context) (*topology.Snapshot, error) {
+	joining, err := a.apply(ctx, topology.AddShard{Shard: a.shard})
+	for err == nil && slices.ContainsFunc(joining.Moving(), func(m topology.Moving) bool { return m.Hold >= joining.Epoch }) {
+		joining, err = a.apply(ctx, topology.BurnEpoch{})
+	}
+	return joining, err
 }
 
 // settle returns once the new shard is like the others, and must be until it is active.
