@@ -234,3 +234,22 @@ func TestHoldRunsOut(t *testing.T) {
 	c.want(on1+"INSERT INTO t VALUES ("+itoa(k.keyOn(1, 0))+", 'foreign')", "E:23514 Z:I")
 	k.atRest()
 }
+
+// TestIsolationIsAskedAgain: a transaction may get another isolation level after its shard was asked for it.
+func TestIsolationIsAskedAgain(t *testing.T) {
+	k := newKit(t)
+	k.fences(k.srv.Snapshot())
+	key := itoa(k.keyOn(0, 0))
+	c, other := k.connect(), k.connect()
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("SET LOCAL work_mem = '1MB'", "C:SET Z:T")
+	k.srv.Publish(k.apply(topology.BurnEpoch{}))
+	c.want("SET LOCAL work_mem = '2MB'", "C:SET Z:T")
+	c.want("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "C:SET Z:T")
+	c.want("SELECT v FROM t WHERE user_id = "+key, "T C:SELECT 0 Z:T")
+	k.moved()
+	other.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:I")
+	c.want("SELECT v FROM t WHERE user_id = "+key, "T C:SELECT 0 Z:T")
+	c.want("ROLLBACK", "C:ROLLBACK Z:I")
+	k.atRest()
+}

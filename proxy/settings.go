@@ -127,6 +127,7 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 		return s.setOwn(&t.Set)
 	}
 	sql = strings.Clone(sql)
+	s.tx.isolation = "" // it may be what is set
 	perTransaction := t.Set.Local || t.Set.Verb == router.SetTransaction
 	switch {
 	case t.Set.Verb == router.SetResetAll:
