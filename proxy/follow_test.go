@@ -253,3 +253,21 @@ func TestIsolationIsAskedAgain(t *testing.T) {
 	c.want("ROLLBACK", "C:ROLLBACK Z:I")
 	k.atRest()
 }
+
+// TestCursorsStay: the cursor of a session that is bound to a key is where it was opened, when the key has moved.
+func TestCursorsStay(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	c.want("SET shardproxy.key = '"+itoa(k.keyOn(0, 0))+"'", "C:SET Z:I")
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("DECLARE c CURSOR FOR SELECT generate_series(1, 4)", "C:DECLARE CURSOR Z:T")
+	c.want("FETCH c", "T D:1 C:FETCH 1 Z:T")
+	k.srv.Publish(k.apply(k.moveOf(0, 1)))
+	c.want("FETCH c", "T D:2 C:FETCH 1 Z:T")
+	c.wantPipe("1 2 D:3 C:FETCH 1 Z:T", join(run("FETCH c"))...)
+	c.want("SELECT current_database()", "T D:shard_2 C:SELECT 1 Z:T")
+	c.want("FETCH c", "T D:4 C:FETCH 1 Z:T")
+	c.want("CLOSE c", "C:CLOSE CURSOR Z:T")
+	c.want("COMMIT", "C:COMMIT Z:I")
+	k.atRest()
+}

@@ -344,6 +344,9 @@ func (s *Session) closeCursor(ctx context.Context, t *router.Template, sql strin
 
 // destination gives the shards of a statement.
 func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardID, error) {
+	if shard, open := s.tx.cursors[t.Name]; open && t.Kind == router.Cursor && s.tx.open { // where it stays, also when the key has moved
+		return append(s.shards[:0], shard), nil
+	}
 	if s.bound != unbound {
 		return append(s.shards[:0], s.bound), s.heldBound()
 	}
