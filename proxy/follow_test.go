@@ -271,3 +271,16 @@ func TestCursorsStay(t *testing.T) {
 	c.want("COMMIT", "C:COMMIT Z:I")
 	k.atRest()
 }
+
+// TestUnnamedPortalStays: the stamp of a later map does not end the portal that the client reads from.
+func TestUnnamedPortalStays(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.wantPipe("1 2 D:1 s Z:T", parse("", "SELECT generate_series(1, 3)"), bind("", ""), execute("", 1), &pgproto3.Sync{})
+	k.srv.Publish(k.apply(k.moveOf(0, 1)))
+	c.wantPipe("1 Z:T", parse("other", "SELECT 1"), &pgproto3.Sync{})
+	c.wantPipe("D:2 D:3 C:SELECT 2 Z:T", execute("", 0), &pgproto3.Sync{})
+	c.want("COMMIT", "C:COMMIT Z:I")
+	k.atRest()
+}

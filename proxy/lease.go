@@ -70,7 +70,8 @@ func (s *Session) stamp(l *lane) error {
 		l.query("SET shardproxy.epoch = "+strconv.FormatUint(uint64(epoch), 10), queryHidden)
 		l.be.Epoch = epoch
 	case l.begun && l.synced && l.stamped != epoch && !s.tx.failed:
-		l.query("SET LOCAL shardproxy.epoch = "+strconv.FormatUint(uint64(epoch), 10), queryHidden)
+		l.execute("SET LOCAL shardproxy.epoch = " + strconv.FormatUint(uint64(epoch), 10)) // a simple Query would end the client's unnamed portal
+		l.sync()
 		l.stamped = epoch
 	}
 	return nil
