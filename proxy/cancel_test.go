@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"testing"
+	"time"
 
 	"shardproxy/backend"
 	"shardproxy/wire"
@@ -48,4 +49,37 @@ func TestCancelIsPassedOn(t *testing.T) {
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("passed on: %v, want %v", got, want)
 	}
+}
+
+// TestCancelBehindACancel: a session whose cancel waits for another that is on its way can still be looked at.
+func TestCancelBehindACancel(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("SELECT v FROM t WHERE user_id = "+itoa(k.keyOn(0, 0)), "T C:SELECT 0 Z:T")
+	var s *Session
+	k.srv.mu.Lock()
+	for _, s = range k.srv.sessions {
+	}
+	k.srv.mu.Unlock()
+	wake := s.interruptible()
+	be := s.lanes[0].be
+	be.LockCancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Cancel(t.Context())
+	}()
+	select {
+	case <-wake:
+		if ties := k.srv.Ties(s.tie().Processes); len(ties) != 1 {
+			t.Errorf("%v", ties)
+		}
+	case <-time.After(patience):
+		t.Error("the session is locked")
+	}
+	be.UnlockCancel()
+	<-done
+	c.want("COMMIT", "C:COMMIT Z:I")
+	k.atRest()
 }

@@ -526,7 +526,6 @@ func (s *Session) Cancel(ctx context.Context) {
 	s.laneMu.Lock()
 	var busy []*backend.Conn
 	for _, l := range s.lanes {
-		l.be.LockCancel()
 		busy = append(busy, l.be)
 	}
 	if s.wake != nil {
@@ -538,11 +537,22 @@ func (s *Session) Cancel(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, be := range busy {
 		wg.Go(func() {
+			be.LockCancel() // not under laneMu: it waits for a cancel that is on its way already
 			defer be.UnlockCancel()
+			if !s.has(be) {
+				return
+			}
 			if err := be.Cancel(ctx); err != nil {
 				s.logger().Warn("cancel failed", "error", err)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// has says whether a backend is in the session's hands. It is called from another goroutine.
+func (s *Session) has(be *backend.Conn) bool {
+	s.laneMu.Lock()
+	defer s.laneMu.Unlock()
+	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return l.be == be })
 }
