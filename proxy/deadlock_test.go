@@ -108,3 +108,32 @@ func TestLongWaitsAreNoDeadlock(t *testing.T) {
 	waiter.want("COMMIT", "C:COMMIT Z:I")
 	k.atRest()
 }
+
+// TestDeadlockInAQueue: the session that gives way may wait for a backend, with locks on other shards.
+func TestDeadlockInAQueue(t *testing.T) {
+	k := newKit(t, func(c *Config) { c.Pools.Max = 2 })
+	var keys [kitShards]string
+	for i := range keys {
+		keys[i] = itoa(k.keyOn(i, 0))
+		k.connect().want("INSERT INTO t VALUES ("+keys[i]+", '')", "C:INSERT 0 1 Z:I")
+	}
+	for range 2 { // the third shard has no backend left
+		c := k.connect()
+		c.want("BEGIN", "C:BEGIN Z:T")
+		c.want("SELECT v FROM t WHERE user_id = "+keys[2], "T D: C:SELECT 1 Z:T")
+	}
+	low, high := k.connect(), k.connect()
+	for i, c := range []*client{low, high} {
+		c.want("BEGIN", "C:BEGIN Z:T")
+		c.want("UPDATE t SET v = 'x' WHERE user_id = "+keys[i], "C:UPDATE 1 Z:T")
+	}
+	low.send(&pgproto3.Query{String: "UPDATE t SET v = 'y' WHERE user_id = " + keys[1]})
+	high.send(&pgproto3.Query{String: "UPDATE t SET v = 'z'"})
+	if got := high.answer("Z"); got != "E:40P01 Z:E" {
+		t.Errorf("gave way: %s", got)
+	}
+	high.want("ROLLBACK", "C:ROLLBACK Z:I")
+	if got := low.answer("Z"); got != "C:UPDATE 1 Z:T" {
+		t.Errorf("went on: %s", got)
+	}
+}

@@ -460,7 +460,11 @@ func (s *Session) explain(err error) *wire.Error {
 	case errors.As(err, &refused):
 		return refusal(refused)
 	case errors.Is(err, backend.ErrCanceled):
-		return wire.Errorf(wire.CodeQueryCanceled, "canceling statement due to user request")
+		e := wire.Errorf(wire.CodeQueryCanceled, "canceling statement due to user request")
+		if s.breaksDeadlock() { // while it waited for a backend, with locks on other shards
+			s.becomeDeadlock(e)
+		}
+		return e
 	case errors.Is(err, backend.ErrFull):
 		return wire.Errorf(wire.CodeTooManyConnections, "no backend connection became free within %v", s.srv.now().Pools.Wait).
 			WithHint("Raise pool.size_max or pool.max_backends, or make transactions shorter.")
