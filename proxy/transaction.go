@@ -56,7 +56,7 @@ func (t *transaction) begin(sql string, settings *backend.Settings) {
 }
 
 func (t *transaction) end() {
-	t.open, t.failed, t.implicit, t.doomed, t.before = false, false, false, false, nil
+	t.open, t.failed, t.implicit, t.doomed, t.before, t.everywhere = false, false, false, false, nil, false
 	t.log, t.local = t.log[:0], nil
 }
 
@@ -191,8 +191,9 @@ func (s *Session) beginImplicit() error {
 	if err := s.promote(); err != nil {
 		return err
 	}
+	everywhere := s.tx.everywhere // by the statement that it is opened for
 	s.tx.begin("BEGIN", s.settings)
-	s.tx.implicit = true
+	s.tx.implicit, s.tx.everywhere = true, everywhere
 	return nil
 }
 

@@ -1,0 +1,23 @@
+package proxy
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"shardproxy/topology"
+)
+
+// joining is a shard that is being added. Nobody may connect to it.
+var joining = topology.Shard{Name: "s4", State: topology.ShardJoining, Nodes: []topology.Node{{Host: "127.0.0.1", Port: 1, Database: "none"}}}
+
+// TestBeganWithAllShards: a transaction stays with its map, if the statement that it began with has left out a new shard.
+func TestBeganWithAllShards(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	c.wantPipe("1 2 C:UPDATE 0 1 2 C:BEGIN Z:T", append(append(run("UPDATE r SET v = v"), run("BEGIN")...), &pgproto3.Sync{})...)
+	k.srv.Publish(k.apply(topology.AddShard{Shard: joining}))
+	c.want("INSERT INTO r VALUES (1, 'row')", "C:INSERT 0 1 Z:T")
+	c.want("ROLLBACK", "C:ROLLBACK Z:I")
+	k.atRest()
+}
