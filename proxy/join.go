@@ -33,11 +33,15 @@ func (s *Session) allShards() ([]topology.ShardID, error) {
 		if shard := &s.snap.Shards[i]; shard.State == topology.ShardJoining {
 			latest := s.srv.snapshot.Load()
 			id, there := latest.ShardByName(shard.Name)
-			if !there || latest.Shards[id].Nodes[0] != shard.Nodes[0] {
+			same := there && latest.Shards[id].Nodes[0] == shard.Nodes[0]
+			switch is := there && latest.Shards[id].State == topology.ShardJoining; {
+			case !there || is && !same:
 				continue
-			}
-			if latest.Shards[id].State == topology.ShardJoining {
+			case is:
 				return nil, errJoining
+			case !same: // it has joined, and has another primary since
+				return nil, wire.Errorf(wire.CodeSerializationFailure, "shard %s has another primary than when the transaction began", shard.Name).
+					WithHint("Run the transaction again.")
 			}
 		}
 		s.shards = append(s.shards, topology.ShardID(i))

@@ -21,3 +21,19 @@ func TestBeganWithAllShards(t *testing.T) {
 	c.want("ROLLBACK", "C:ROLLBACK Z:I")
 	k.atRest()
 }
+
+// TestJoinedElsewhere: a shard that has joined, and has another primary since, is not left out by who knows only the one before.
+func TestJoinedElsewhere(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	k.srv.Publish(k.apply(topology.AddShard{Shard: joining}))
+	c.want("BEGIN ISOLATION LEVEL REPEATABLE READ", "C:BEGIN Z:T")
+	c.want("SELECT v FROM t WHERE user_id = "+itoa(k.keyOn(0, 0)), "T C:SELECT 0 Z:T")
+	replica := topology.Node{Host: "127.0.0.1", Port: 2, Database: "none", Role: topology.Replica}
+	k.srv.Publish(k.apply(topology.Batch{
+		topology.SetShardState{Name: "s4", State: topology.ShardActive}, topology.AddNode{Shard: "s4", Node: replica}, topology.SetPrimary{Shard: "s4", Node: replica},
+	}))
+	c.want("INSERT INTO r VALUES (1, 'row')", "E:40001 Z:E")
+	c.want("ROLLBACK", "C:ROLLBACK Z:I")
+	k.atRest()
+}
