@@ -437,9 +437,14 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 		return err
 	}
 	if len(shards) == 1 {
-		return s.one(ctx, shards[0], parts[0].sql, inner.Write)
+		err = s.one(ctx, shards[0], parts[0].sql, inner.Write)
+	} else {
+		err = s.severalOf(ctx, inner, shards, func() ([]part, error) { return parts, nil })
 	}
-	return s.severalOf(ctx, inner, shards, func() ([]part, error) { return parts, nil })
+	if err != nil || !inner.Pin && !inner.Config {
+		return err
+	}
+	return s.afterwards(ctx, inner, shards)
 }
 
 // destinationOfExecute is destination with the arguments of EXECUTE for parameters.

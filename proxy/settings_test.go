@@ -330,3 +330,21 @@ func TestSetOwnInTransactionReadsTheRightLane(t *testing.T) {
 
 // home is the shard that a session asks by default.
 func (c *client) home() int { return int(c.pid) % kitShards }
+
+// TestExecuteLeavesNothing: what EXECUTE of a prepared statement does to a session is that session's alone.
+func TestExecuteLeavesNothing(t *testing.T) {
+	k := newKit(t, oneBackend)
+	c, other := k.connect(), k.connect()
+	before := k.shows(other, "current_setting('work_mem')")
+	c.want("PREPARE a AS SELECT set_config('work_mem', '123kB', false)", "C:PREPARE Z:I")
+	c.want("EXECUTE a", "T D:123kB C:SELECT 1 Z:I")
+	if got := k.shows(other, "current_setting('work_mem')"); got != before {
+		t.Errorf("another session: %s, want %s", got, before)
+	}
+	c.want("SHOW work_mem", "T D:123kB C:SHOW Z:I")
+	c.want("PREPARE b AS SELECT pg_advisory_lock(7)", "C:PREPARE Z:I")
+	c.want("EXECUTE b", "T D: C:SELECT 1 Z:I")
+	c.bye()
+	waitFor(t, "the lock goes with its session", func() bool { return k.count(0, "SELECT 'x' FROM pg_locks WHERE locktype = 'advisory'") == 0 })
+	k.atRest()
+}
