@@ -35,7 +35,8 @@ func (s *Session) readsCommitted(l *lane) bool {
 	if s.tx.isolation == "" {
 		rows, err := s.hidden(l, "SHOW transaction_isolation")
 		if err != nil || len(rows) != 1 {
-			return false // the next message to the shard says what is wrong
+			s.tx.untold = err
+			return false
 		}
 		s.tx.isolation = rows[0][0]
 	}

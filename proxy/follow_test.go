@@ -284,3 +284,31 @@ func TestUnnamedPortalStays(t *testing.T) {
 	c.want("COMMIT", "C:COMMIT Z:I")
 	k.atRest()
 }
+
+// TestLossIsToldOnce: a transaction whose shard is lost gets that error also where the map has changed since, as with a failover. It
+// must not find out by a COMMIT that rolls back.
+func TestLossIsToldOnce(t *testing.T) {
+	k := newKit(t)
+	key := itoa(k.keyOn(0, 0))
+	const lost = "E:08006 Z:E"
+	for name, step := range map[string]func(c *client){
+		"COMMIT":   func(c *client) { c.want("COMMIT", lost) },
+		"ROLLBACK": func(*client) {},
+		"write":    func(c *client) { c.want("INSERT INTO t VALUES ("+key+", 'again')", lost) },
+		"prepared": func(c *client) { c.wantPipe(lost, join(run("COMMIT"))...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := k.connect()
+			c.want("BEGIN", "C:BEGIN Z:T")
+			c.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:T")
+			k.mid[0].cut()
+			k.srv.Publish(k.apply(topology.BurnEpoch{}))
+			step(c)
+			c.want("ROLLBACK", "C:ROLLBACK Z:I")
+			if got := k.rowsOf("true"); got != [kitShards]int{} {
+				t.Errorf("rows: %v", got)
+			}
+			k.atRest()
+		})
+	}
+}

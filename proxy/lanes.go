@@ -29,7 +29,7 @@ func (s *Session) claim(ctx context.Context, shard topology.ShardID) error {
 	if latest.Epoch != ours && s.follows(latest) {
 		return &staleError{shard: s.shardName(shard), ours: ours}
 	}
-	return nil
+	return s.tx.tell()
 }
 
 // take gives the session's backend on a shard, as it is.

@@ -508,6 +508,9 @@ func (s *Session) template(ctx context.Context, sql string) (*router.Template, e
 	if err == nil && t.Config {
 		err = ownSettings(t.SetConfig)
 	}
+	if err == nil && (t.Kind != router.Tx || t.Tx.Verb != router.Rollback) {
+		err = s.tx.tell()
+	}
 	if err != nil || len(t.Unknown) == 0 || s.bound != unbound || s.tx.failed {
 		return t, err
 	}

@@ -30,6 +30,7 @@ type transaction struct {
 	cursors                map[string]topology.ShardID
 	isolation              string // as PostgreSQL calls it, "" where no shard was asked
 	everywhere             bool   // it has done something on all shards, or tried to
+	untold                 error  // what has failed it between two statements: the next one says so
 }
 
 // logged is one statement that every lane of the transaction must have seen.
@@ -51,16 +52,24 @@ func (t *transaction) note(e logged) {
 func (t *transaction) begin(sql string, settings *backend.Settings) {
 	t.open, t.failed, t.implicit, t.doomed = true, false, false, false
 	t.log, t.sequence, t.local = append(t.log[:0], logged{sql: sql}), 0, nil
-	t.before, t.isolation, t.everywhere = settings, "", false
+	t.before, t.isolation, t.everywhere, t.untold = settings, "", false, nil
 	clear(t.cursors)
 }
 
 func (t *transaction) end() {
 	t.open, t.failed, t.implicit, t.doomed, t.before, t.everywhere = false, false, false, false, nil, false
-	t.log, t.local = t.log[:0], nil
+	t.log, t.local, t.untold = t.log[:0], nil, nil
+}
+
+// tell gives what the client has not been told.
+func (t *transaction) tell() error {
+	err := t.untold
+	t.untold = nil
+	return err
 }
 
 func (t *transaction) fail() {
+	t.untold = nil // it is told of another error
 	if t.open {
 		t.failed = true
 	}
