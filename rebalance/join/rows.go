@@ -50,7 +50,7 @@ func referenceTables(schema *topology.Schema) (list []*table) {
 }
 
 // hash of a row, whose bits also say which bucket it is in: so a row that was changed is in two buckets which differ.
-const hash = "pg_catalog.hashtextextended(t::pg_catalog.text, 0)"
+const hash = "pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)"
 
 // sums gives count and sum of hashes of the rows of each bucket that has some.
 func (t *table) sums(ctx context.Context, s *session) (map[int]string, error) {
