@@ -433,3 +433,26 @@ func TestMapChanges(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+// TestContentsAreWhole: a column may have the name by which our statement calls the table.
+func TestContentsAreWhole(t *testing.T) {
+	pg := pgtest.Shared(t)
+	db := pg.CreateDatabase(t)
+	pg.Exec(t, db, "CREATE TABLE r (t text, v text); INSERT INTO r VALUES ('a', 'one'), (NULL, NULL)")
+	read := func() (c contents) {
+		t.Helper()
+		err := onNode(t.Context(), topology.Node{Host: pg.Host, Port: pg.Port, Database: db}, func(query topology.Query) (err error) {
+			c, err = readContents(t.Context(), query, &topology.Table{TableName: topology.TableName{Schema: "public", Name: "r"}})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	before := read()
+	pg.Exec(t, db, "UPDATE r SET v = 'two' WHERE t = 'a'")
+	if after := read(); after == before {
+		t.Errorf("%+v before and after a change", after)
+	}
+}

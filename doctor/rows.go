@@ -82,7 +82,7 @@ func (x *examination) readRows(ctx context.Context, v *shardVisit, tables []*top
 }
 
 func readContents(ctx context.Context, query topology.Query, t *topology.Table) (c contents, err error) {
-	rows, err := query(ctx, deepSettings+"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM "+qualified(t.TableName)+" t")
+	rows, err := query(ctx, deepSettings+"SELECT count(*), coalesce(sum(hashtextextended((t.*)::text, 0)::numeric), 0) FROM "+qualified(t.TableName)+" t")
 	if err == nil && (len(rows) != 1 || len(rows[0]) != 2) {
 		err = fmt.Errorf("%d rows instead of one", len(rows))
 	}
