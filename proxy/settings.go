@@ -297,7 +297,7 @@ func (s *Session) tellOthers(done *lane, name, value string) error {
 // current asks a lane for the value of a parameter.
 func (s *Session) current(l *lane, name string) (string, error) {
 	l.rows = nil
-	l.query("SELECT pg_catalog.current_setting("+backend.Literal(name)+")", queryHidden)
+	l.query("SHOW "+quoteIdentifier(name), queryHidden) // a SELECT would take the transaction's snapshot, and SET TRANSACTION be too late
 	if err := s.drain(l); err != nil {
 		return "", err
 	}

@@ -348,3 +348,16 @@ func TestExecuteLeavesNothing(t *testing.T) {
 	waitFor(t, "the lock goes with its session", func() bool { return k.count(0, "SELECT 'x' FROM pg_locks WHERE locktype = 'advisory'") == 0 })
 	k.atRest()
 }
+
+// TestSetTakesNoSnapshot: what is asked behind a SET is no query in the sense of SET TRANSACTION.
+func TestSetTakesNoSnapshot(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("SET LOCAL search_path = public", "C:SET Z:T")
+	c.want("SET work_mem = '123kB'", "C:SET Z:T")
+	c.want("SET kit.name = 'x'", "C:SET Z:T")
+	c.want("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "C:SET Z:T")
+	c.want("SHOW transaction_isolation", "T D:serializable C:SHOW Z:T")
+	c.want("COMMIT", "C:COMMIT Z:I")
+}
