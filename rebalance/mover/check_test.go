@@ -252,7 +252,7 @@ func TestTwoMovesFromOneSource(t *testing.T) {
 	schema := strings.ReplaceAll(strings.ReplaceAll(zooSchema, "{target:", "--"), "{source:", "--") // lines of their own
 	schema = strings.ReplaceAll(schema, "CREATE TABLE projects", `ALTER TABLE "Odd ""Schema"."us'ers" ADD "serial no" int GENERATED ALWAYS AS IDENTITY; CREATE TABLE projects`)
 	schema = strings.ReplaceAll(schema, `CREATE TABLE full_identity`, "CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2020-07-01') TO ('2021-01-01'); CREATE TABLE full_identity")
-	w.server[Target].Exec(t, other.db[Target], "SET ROLE "+replicaRole+"; "+schema)
+	w.server[Target].Exec(t, other.db[Target], "SET ROLE "+replicaRole+"; "+schema+"ALTER TABLE twins DROP junk")
 	other.spec.ID += 1_000_000
 	other.spec.Ranges = []topology.KeyRange{{Start: 0xa000000000000000, End: 0xf000000000000000}}
 	other.spec.Target = other.config(Target, replicaRole)
