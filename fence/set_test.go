@@ -116,7 +116,60 @@ func TestSetWaitsForWriters(t *testing.T) {
 	}
 }
 
-// TestManyTablesAreLockedForAShortTime holds that the wait is bounded for all tables together, not for each.
+// TestPrepare holds that a prepared change waits for nobody and is in nobody's way until its commit, which is nothing else's.
+func TestPrepare(t *testing.T) {
+	s, now, next := users(t)
+	_, upper := keys(1)
+	tables := s.tables()
+	query := queryOf(s.session(0))
+	writer := s.session(5)
+	s.must(writer, "BEGIN; DELETE FROM users WHERE false")
+	prepare := func() *Prepared {
+		t.Helper()
+		p, err := Prepare(t.Context(), query, next, tables)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := prepare()
+	s.must(s.session(5), fmt.Sprintf("INSERT INTO users VALUES (%d)", upper[0]))
+	if err := Set(t.Context(), s.query, next, tables); !errors.Is(err, ErrBusy) {
+		t.Errorf("two at a time: %v", err)
+	}
+	if err := p.Commit(t.Context()); !errors.Is(err, ErrBusy) {
+		t.Errorf("beside a writer: %v", err)
+	}
+	if diff := cmp.Diff(now, s.read()); diff != "" {
+		t.Errorf("what was given up is there: %s", diff)
+	}
+	if err := p.Commit(t.Context()); err == nil {
+		t.Error("a change was committed that had been given up")
+	}
+	prepare().Undo(t.Context())
+	if diff := cmp.Diff(now, s.read()); diff != "" {
+		t.Errorf("what was undone is there: %s", diff)
+	}
+	if err := prepare().CommitUnlocked(t.Context()); err != nil {
+		t.Errorf("without the lock, beside a writer: %v", err)
+	}
+	if diff := cmp.Diff(next, s.read()); diff != "" {
+		t.Error(diff)
+	}
+	s.must(writer, "COMMIT")
+	next.Epoch = 7
+	if err := prepare().Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(next, s.read()); diff != "" {
+		t.Error(diff)
+	}
+	if got := refusal(s.exec(s.session(6), "DELETE FROM users")); got != staleWrite {
+		t.Errorf("afterwards: %q", got)
+	}
+}
+
+// TestLockTimeIsBounded holds that the wait is bounded for all tables together, not for each.
 func TestLockTimeIsBounded(t *testing.T) {
 	ddl := ""
 	for i := range 4 {
@@ -135,7 +188,7 @@ func TestLockTimeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	const lock = `LOCK TABLE "public"."t0", "public"."t1", "public"."t2", "public"."t3" IN EXCLUSIVE MODE`
-	if !slices.Contains(statements, "SET LOCAL statement_timeout = 300; "+lock+"; SET LOCAL statement_timeout = 0") {
+	if !slices.Contains(statements, "SAVEPOINT there; SET LOCAL statement_timeout = 300; "+lock+"; SET LOCAL statement_timeout = 0; COMMIT") {
 		t.Errorf("%q", statements)
 	}
 	timeout := func(ctx context.Context, sql string) ([][]string, error) {

@@ -25,15 +25,17 @@ type transaction struct {
 
 // change runs f in a transaction, alone among those that change the fence. What f leaves undone by an error is rolled back.
 func change(ctx context.Context, query topology.Query, f func(tx *transaction) error) error {
-	begin := []string{
-		"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-		searchPath,
-		// A fence that a crash of the shard could undo would be none. The validator would read long bodies twice.
-		"SELECT set_config('lock_timeout', '" + milliseconds(lockTime) + "', true), set_config('check_function_bodies', 'off', true)," +
-			" CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true) END",
-		"SELECT pg_advisory_xact_lock(" + strconv.FormatInt(changesLock, 10) + ")",
-	}
-	return inTransaction(ctx, query, begin, f)
+	return inTransaction(ctx, query, beginChange, f)
+}
+
+var beginChange = []string{
+	"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+	searchPath,
+	// A fence that a crash of the shard could undo would be none. The validator would read long bodies twice.
+	"SELECT set_config('lock_timeout', '" + milliseconds(lockTime) + "', true), set_config('check_function_bodies', 'off', true)," +
+		" set_config('idle_in_transaction_session_timeout', '" + milliseconds(IdleMax) + "', true)," +
+		" CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true) END",
+	"SELECT pg_advisory_xact_lock(" + strconv.FormatInt(changesLock, 10) + ")",
 }
 
 // look runs f in a transaction that only reads, from one snapshot.
@@ -48,12 +50,9 @@ const searchPath = "SET LOCAL search_path = pg_catalog, pg_temp"
 func inTransaction(ctx context.Context, query topology.Query, begin []string, f func(tx *transaction) error) (err error) {
 	tx := &transaction{query: query}
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			tx.rollback(ctx)
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
-		defer cancel()
-		_, _ = query(ctx, "ROLLBACK") // on a broken connection the server does it
 	}()
 	if err = tx.run(ctx, begin...); err != nil {
 		return err
@@ -62,6 +61,13 @@ func inTransaction(ctx context.Context, query topology.Query, begin []string, f 
 		return err
 	}
 	return tx.run(ctx, "COMMIT")
+}
+
+// rollback needs no answer: on a broken connection the server does it.
+func (tx *transaction) rollback(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
+	defer cancel()
+	_, _ = tx.query(ctx, "ROLLBACK")
 }
 
 // run executes statements that give nothing of interest, in one round trip: clients may wait.
@@ -93,14 +99,29 @@ func (tx *transaction) lock(ctx context.Context, tables []topology.TableName) er
 	if len(tables) == 0 {
 		return nil
 	}
+	_, err := tx.query(ctx, lockSQL(tables))
+	return busy(ctx, err, true)
+}
+
+// lockAndCommit is lock and then COMMIT in one round trip, for as long as the lock is held writers wait. SAVEPOINT is refused where the
+// transaction has gone, so that nothing else is taken for it.
+func (tx *transaction) lockAndCommit(ctx context.Context, tables []topology.TableName) error {
+	sql := "SAVEPOINT there; "
+	if len(tables) > 0 {
+		sql += lockSQL(tables) + "; "
+	}
+	_, err := tx.query(ctx, sql+"COMMIT")
+	return busy(ctx, err, true)
+}
+
+// lockSQL has the time for each statement, as PostgreSQL has it since version 13.
+func lockSQL(tables []topology.TableName) string {
 	names := make([]string, len(tables))
 	for i, t := range tables {
 		names[i] = qualified(t)
 	}
-	// The time is for each statement, as PostgreSQL has it since version 13.
-	_, err := tx.query(ctx, "SET LOCAL statement_timeout = "+milliseconds(locksTime)+
-		"; LOCK TABLE "+strings.Join(names, ", ")+" IN EXCLUSIVE MODE; SET LOCAL statement_timeout = 0")
-	return busy(ctx, err, true)
+	return "SET LOCAL statement_timeout = " + milliseconds(locksTime) +
+		"; LOCK TABLE " + strings.Join(names, ", ") + " IN EXCLUSIVE MODE; SET LOCAL statement_timeout = 0"
 }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

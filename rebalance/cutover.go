@@ -68,19 +68,17 @@ func (r *runner) grant(ctx context.Context, m *Move) (Done, error) {
 	if err := r.c.grant(ctx, m.ID); err != nil {
 		return Done{}, err
 	}
+	epoch := r.c.cfg.Keeper.Snapshot().Epoch + 2
 	err := r.moversRest(ctx)
 	if err == nil {
-		err = r.warm(ctx)
+		err = r.warm(ctx, owner, epoch)
 	}
-	if err != nil {
-		return Done{}, err
-	}
-	return Done{Epoch: r.c.cfg.Keeper.Snapshot().Epoch + 2}, nil
+	return Done{Epoch: epoch}, err
 }
 
-// warm opens the connections that a cutover needs, so that nobody has to wait for that.
-func (r *runner) warm(ctx context.Context) error {
-	r.closeViews()
+// warm opens the connections that a cutover needs, and makes its fences ready, so that nobody has to wait for that.
+func (r *runner) warm(ctx context.Context, owner Side, epoch topology.Epoch) error {
+	r.coolDown()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.c.cfg.Catalog.Warm(ctx) })
 	for at := range r.sides {
@@ -89,8 +87,17 @@ func (r *runner) warm(ctx context.Context) error {
 			r.views[at], err = r.there.Freezer(ctx, mover.Side(at))
 			return err
 		})
+		g.Go(func() error { return r.prepareFence(ctx, Side(at), Side(at) != owner, epoch) })
 	}
 	return g.Wait()
+}
+
+// coolDown undoes warm, except for the connections.
+func (r *runner) coolDown() {
+	r.closeViews()
+	for at := range r.fences {
+		r.forgoFence(Side(at))
+	}
 }
 
 // mayOwn looks whether the map would take the flip: nobody should be kept waiting for one that cannot be.
@@ -158,18 +165,15 @@ func (r *runner) askHold(ctx context.Context, m *Move, epoch topology.Epoch) err
 		if snap, err = r.apply(ctx, m, topology.SetMoving{Moving: r.moving(epoch)}); err != nil {
 			return err
 		}
-		r.heldAt = time.Now()
+		r.heldAt = r.c.cfg.Keeper.Since()
 		if snap.Epoch != epoch-1 {
 			return fmt.Errorf("the topology has changed meanwhile: %w", errFinal)
 		}
 	}
 	r.base = snap
-	r.known(ctx, ackWait, inFlight)
+	r.known(ctx, ackWait, 0)
 	return ctx.Err()
 }
-
-// inFlight is how long a statement may take to its shard that was planned just before its proxy took the next map.
-const inFlight = 5 * time.Millisecond
 
 // known waits for all live proxies to go by the map, but no longer than most, and then for what they have planned before to be
 // under way. A fence that is raised earlier is no fault: it only makes clients try again that need not have.
@@ -236,14 +240,14 @@ func (r *runner) burn(ctx context.Context, m *Move, epoch topology.Epoch) (Done,
 			return Done{}, err
 		}
 	}
-	r.known(ctx, ackWait, inFlight)
+	r.known(ctx, ackWait, 0)
 	return Done{Epoch: r.c.cfg.Keeper.Snapshot().Epoch}, nil
 }
 
 // release ends a hold that no flip has ended, and says how long it was: until all live proxies go by the map without it.
 func (r *runner) release(ctx context.Context, m *Move) (done Done, err error) {
 	if m.State == Returning {
-		r.closeViews()
+		r.coolDown()
 	}
 	if told := r.told(); told != nil && told.Hold != 0 {
 		err = r.tell(ctx, m, topology.SetMoving{Moving: r.moving(0)})

@@ -15,17 +15,23 @@ func replicated(t *testing.T) *pgtest.Server {
 	return pgtest.Start(t, pgtest.Options{Settings: map[string]string{"synchronous_commit": "on"}})
 }
 
-// standby gives a shard a replica that has all that is acknowledged from then on.
+// standby gives a shard a replica that has all that is acknowledged from then on. It is named: for '*', the stream
+// of a mover is a standby too.
 func (c *cluster) standby(shard int) topology.Node {
 	c.t.Helper()
 	of := c.on(shard)
 	replica := of.Replica(c.t, pgtest.Options{Settings: map[string]string{"synchronous_commit": "on"}})
-	of.Exec(c.t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	conn := of.Connect(c.t, "postgres")
+	var name string
+	c.until("the replica streams", func() bool {
+		return conn.QueryRow(c.t.Context(), "SELECT application_name FROM pg_stat_replication WHERE application_name LIKE 'replica%'").Scan(&name) == nil
+	})
+	of.Exec(c.t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = "+name)
 	of.Exec(c.t, "postgres", "SELECT pg_reload_conf()")
 	c.until("the replica is synchronous", func() bool {
-		var n int
-		row := of.Connect(c.t, "postgres").QueryRow(c.t.Context(), "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
-		return row.Scan(&n) == nil && n == 1
+		var state string
+		row := conn.QueryRow(c.t.Context(), "SELECT sync_state FROM pg_stat_replication WHERE application_name = $1", name)
+		return row.Scan(&state) == nil && state == "sync"
 	})
 	node := topology.Node{Host: replica.Host, Port: replica.Port, Database: c.db[shard], Role: topology.Replica}
 	c.servers.Store(node.Port, replica)

@@ -41,6 +41,7 @@ type runner struct {
 	heldAt    time.Time
 	copying   *mover.Snapshot
 	views     [2]*mover.Frozen
+	fences    [2]*prepared
 	suspended atomic.Bool
 
 	chunks, chunksTotal atomic.Int64 // of the copy
@@ -367,7 +368,7 @@ func (r *runner) endTask() {
 func (r *runner) cleanUp() {
 	r.endTask()
 	r.stopFlow()
-	r.closeViews()
+	r.coolDown()
 	r.closeCopy()
 	if r.m.State.InCutover() {
 		r.c.cfg.Catalog.Cool()

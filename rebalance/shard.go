@@ -84,20 +84,6 @@ func (s *side) lsn(ctx context.Context, sql string) (LSN, error) {
 // on gives the shard of a side.
 func (r *runner) on(at Side) *side { return r.sides[at] }
 
-// fenceTo makes the fence of a side hold it to the ranges that the map gives it, and those of the move beside them or not.
-func (r *runner) fenceTo(ctx context.Context, at Side, owns bool, epoch topology.Epoch) error {
-	st, err := r.owned(at)
-	if err != nil {
-		return err
-	}
-	st.Epoch = epoch
-	st.Owned = without(st.Owned, r.of.Ranges)
-	if owns {
-		st.Owned = with(st.Owned, r.of.Ranges)
-	}
-	return fence.Set(ctx, r.on(at).query, st, r.tables())
-}
-
 // owned is what the map says of a side.
 func (r *runner) owned(at Side) (fence.State, error) {
 	snap := r.c.cfg.Keeper.Snapshot()

@@ -206,8 +206,8 @@ func (g *Gossip) Keys() *GossipKeys { return g.keys }
 // Health is what the proxies tell each other of nodes.
 func (g *Gossip) Health() *HealthMap { return g.health }
 
-// Broadcast tells all peers that this proxy goes by another map, with the change that led to it, of a kind below 128.
-// Handler.Local must give that map already. A payload above GossipPayloadMax is left out: the peers hear of the epoch and fetch the rest.
+// Broadcast tells all peers of a change of the map, of a kind below 128. A payload above GossipPayloadMax is left out: then the peers hear of
+// no more than the epoch of Handler.Local, and fetch the rest.
 func (g *Gossip) Broadcast(kind byte, payload []byte) (whole bool) {
 	whole = len(payload) <= GossipPayloadMax
 	if !whole {

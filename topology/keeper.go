@@ -41,6 +41,8 @@ type Keeper struct {
 	id      string // of this proxy's life, among those who watch the catalog
 	publish func(*Snapshot)
 	current atomic.Pointer[Snapshot]
+	inForce atomic.Pointer[Snapshot] // current, once publish has returned from it
+	since   atomic.Int64             // when current was taken, in nanoseconds since 1970
 	trouble atomic.Pointer[string]
 	gossip  atomic.Pointer[Gossip]
 	asking  atomic.Bool   // the catalog is being asked for what Behind told of
@@ -190,7 +192,9 @@ func (k *Keeper) takeLocked(s *Snapshot) {
 		return
 	}
 	k.current.Store(s)
+	k.since.Store(time.Now().UnixNano())
 	k.publish(s)
+	k.inForce.Store(s)
 	k.cfg.Log.Info("topology", "epoch", s.Epoch, "shards", len(s.Shards), "ranges", len(s.Ranges()))
 	if g := k.gossip.Load(); g != nil {
 		g.Announce()
@@ -258,11 +262,14 @@ func (k *Keeper) FlipMove(ctx context.Context, base *Snapshot, c Change, l Lease
 	return next, nil
 }
 
-// spread goes by a map that c has made in the catalog, and tells the peers.
+// spread tells the peers of a map that c has made in the catalog, and goes by it, which may take its time here and there. A change
+// that is too big for a message is fetched from who goes by it.
 func (k *Keeper) spread(next *Snapshot, c Change) {
+	g := k.gossip.Load()
+	told := g == nil || g.Broadcast(keeperDelta, next.Delta(c).Encode())
 	k.take(next)
-	if g := k.gossip.Load(); g != nil {
-		g.Broadcast(keeperDelta, next.Delta(c).Encode())
+	if !told {
+		g.Broadcast(0, nil)
 	}
 }
 
@@ -302,9 +309,9 @@ func (k *Keeper) SchemaNews() {
 // Gossip makes g the way to the peers. Call it before g runs.
 func (k *Keeper) Gossip(g *Gossip) { k.gossip.Store(g) }
 
-// Local is the map that we go by.
+// Local is the map that we go by, with nothing under way that was planned by one before.
 func (k *Keeper) Local() MapState {
-	s := k.current.Load()
+	s := k.inForce.Load()
 	if s == nil {
 		return MapState{}
 	}
@@ -375,5 +382,8 @@ func (k *Keeper) WriteMap(_ MapState, w io.Writer) error {
 
 // Snapshot is the map that we go by, without a schema; nil before Start.
 func (k *Keeper) Snapshot() *Snapshot { return k.current.Load() }
+
+// Since is when this process began to go by the map.
+func (k *Keeper) Since() time.Time { return time.Unix(0, k.since.Load()) }
 
 var _ GossipHandler = (*Keeper)(nil)
