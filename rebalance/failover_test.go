@@ -1,11 +1,16 @@
 package rebalance
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"shardproxy/internal/pgtest"
+	"shardproxy/rebalance/mover"
 	"shardproxy/topology"
 )
 
@@ -90,6 +95,24 @@ func (c *cluster) move(id int64) (m Move) {
 	return m
 }
 
+// busy keeps a fence on a shard from getting its lock, unseen by those who look for blockers, until release is called.
+func (c *cluster) busy(shard int) (release func()) {
+	c.t.Helper()
+	config, err := pgx.ParseConfig(c.on(shard).DSN(c.db[shard]))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	config.RuntimeParams["application_name"] = mover.NamePrefix + "test"
+	conn, err := pgx.ConnectConfig(c.t.Context(), config)
+	if err == nil {
+		_, err = conn.Exec(c.t.Context(), "BEGIN; LOCK TABLE users IN ROW SHARE MODE")
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return sync.OnceFunc(func() { _ = conn.Close(context.Background()) })
+}
+
 // TestMoveSurvivesFailovers kills the primary of one side again and again while rows move and clients write: before the flip the copy begins
 // anew, after it the ranges stay, and the way back is given up. Nothing that was acknowledged is lost, and nothing is left over.
 func TestMoveSurvivesFailovers(t *testing.T) {
@@ -114,14 +137,15 @@ func failovers(t *testing.T, side Side) {
 	c.await(id, Prepared)
 	c.order(id, OrderPause) // the copy begins, and stands still
 	c.await(id, Copying)
-	again := func() {
+	again := func(then func()) {
 		t.Helper()
 		before := c.move(id)
 		c.failover(shard, next)
+		then()
 		c.until("the copy begins anew", func() bool { return c.move(id).Attempt > before.Attempt })
 		next = c.standby(shard)
 	}
-	again()
+	again(func() {})
 
 	blocker := pgtest.Shared(t).Connect(t, c.db[side.other()]) // the cutover does not come
 	if _, err := blocker.Exec(t.Context(), "BEGIN; LOCK TABLE plans IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
@@ -129,12 +153,17 @@ func failovers(t *testing.T, side Side) {
 	}
 	c.order(id, OrderResume)
 	c.await(id, Streaming)
-	again()
+	again(func() {})
 
 	c.await(id, Streaming)
+	release := c.busy(0) // the cutover comes, and does not end
+	defer release()
 	if _, err := blocker.Exec(t.Context(), "ROLLBACK"); err != nil {
 		t.Fatal(err)
 	}
+	c.await(id, Hold)
+	again(release)
+
 	c.await(id, Soak)
 	c.failover(shard, next)
 	c.until("the way back is given up, and the fence is as it must be", func() bool {
@@ -145,7 +174,7 @@ func failovers(t *testing.T, side Side) {
 	c.order(id, OrderFinish)
 	c.await(id, Cleaning)
 	c.failover(shard, next)
-	if m := c.await(id, Cleaned); m.Primaries[side].Timeline != 5 {
+	if m := c.await(id, Cleaned); m.Primaries[side].Timeline != 6 {
 		t.Errorf("primaries: %+v", m.Primaries)
 	}
 	w.check()

@@ -166,12 +166,13 @@ func (p *preflight) server(ctx context.Context, side Side) error {
 	const sql = `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), current_setting('server_encoding'), pg_is_in_recovery(),
 		current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
 		current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_get_wal_senders()),
-		CASE WHEN current_setting('max_slot_wal_keep_size') = '-1' THEN -1 ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END`
+		CASE WHEN current_setting('max_slot_wal_keep_size') = '-1' THEN -1 ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END,
+		current_setting('synchronous_standby_names')`
 	var version int
-	var level, encoding string
+	var level, encoding, synchronous string
 	var standby bool
 	var keep int64
-	err := p.conn[side].QueryRow(ctx, sql).Scan(&version, &level, &encoding, &standby, &p.report.FreeSlots[side], &p.report.FreeSenders[side], &keep)
+	err := p.conn[side].QueryRow(ctx, sql).Scan(&version, &level, &encoding, &standby, &p.report.FreeSlots[side], &p.report.FreeSenders[side], &keep, &synchronous)
 	if err != nil {
 		return err
 	}
@@ -180,6 +181,9 @@ func (p *preflight) server(ctx context.Context, side Side) error {
 		if keep >= 0 {
 			p.warn(side, noTable, "raise max_slot_wal_keep_size or set it to -1", "a copy during which more than %d MB of log are written loses its replication slot", keep>>20)
 		}
+	}
+	if strings.Contains(synchronous, "*") { // a commit that only the mover has would be acknowledged, and others would wait for the mover
+		p.problem(side, noTable, "name the standbys that commits are to wait for", "for synchronous_standby_names = '%s', the stream of the move would count as a standby", synchronous)
 	}
 	if version < 140000 {
 		p.problem(side, noTable, "PostgreSQL 14 or newer", "the server is too old (version %d)", version)

@@ -118,7 +118,7 @@ func TestPreflightNamesBlockers(t *testing.T) {
 }
 
 func TestPreflightNamesMissingRights(t *testing.T) {
-	s := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"wal_level": "replica", "max_replication_slots": "0", "max_slot_wal_keep_size": "100MB"}})
+	s := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"wal_level": "replica", "max_replication_slots": "0", "max_slot_wal_keep_size": "100MB", "synchronous_standby_names": "*"}})
 	w := &world{t: t, server: [2]*pgtest.Server{s, s}}
 	s.Exec(t, "postgres", "CREATE ROLE nobody LOGIN; CREATE ROLE somebody; CREATE TABLE notes (id int PRIMARY KEY, user_id int); ALTER TABLE notes OWNER TO somebody; ALTER TABLE notes ENABLE ROW LEVEL SECURITY; GRANT SELECT ON notes TO nobody")
 	w.db = [2]string{"postgres", "postgres"}
@@ -126,6 +126,7 @@ func TestPreflightNamesMissingRights(t *testing.T) {
 	w.m = w.mover()
 	r := w.preflight()
 	r.has(t, false, "wal_level is replica")
+	r.has(t, false, "would count as a standby")
 	r.has(t, false, "there is no free replication slot")
 	r.has(t, false, "role nobody has not the attribute REPLICATION")
 	r.has(t, false, "role nobody may not create publications")
