@@ -10,7 +10,8 @@ import (
 // Between two of its statements a transaction goes over to a later map where that makes no difference to it:
 //
 //   - each of its statements sees what has been committed by then, so that nothing which it has read binds it to a shard, and
-//   - the shards on which it has written, or locked rows, own all that they did, and no cutover waits for it to end there, and
+//   - the shards on which it has written, or locked rows, own all that they did, and
+//   - no cutover waits for it to end on one of its shards, and
 //   - what it has done on all shards is on all of that map.
 //
 // Any other stays with its map. What it does where key ranges have moved meanwhile is refused with 40001, and it is to run again.
@@ -54,16 +55,33 @@ func (s *Session) follows(next *topology.Snapshot) bool {
 		}
 		name := s.shardName(l.shard)
 		_, there := next.ShardByName(name)
-		return !there || l.wrote && (next.InCutover(name) || !s.routes.snap.Keeps(l.shard, next))
+		return !there || l.wrote && !s.routes.snap.Keeps(l.shard, next) || next.InCutover(name) && s.locks(l)
 	})
 }
 
-// wroteWhereHeld says that a cutover waits for the transaction to end: it must not wait for the cutover.
-func (s *Session) wroteWhereHeld() bool {
+// locksWhereHeld says that a cutover waits for the transaction to end: it must not wait for the cutover.
+func (s *Session) locksWhereHeld() bool {
 	return slices.ContainsFunc(s.lanes, func(l *lane) bool {
-		return l.begun && l.wrote && s.routes.snap.InCutover(s.shardName(l.shard))
+		return l.begun && s.routes.snap.InCutover(s.shardName(l.shard)) && s.locks(l)
 	})
 }
+
+// locks says whether the fence of a shard would wait for what the transaction has done there: it has written, or locked tables as
+// Parse, Describe and EXPLAIN of a write do, which only the shard knows.
+func (s *Session) locks(l *lane) bool {
+	if !l.wrote && !l.locks {
+		rows, err := s.hidden(l, locksSQL)
+		if err != nil {
+			s.tx.untold = err
+		}
+		l.locks = err != nil || len(rows) > 0
+	}
+	return l.wrote || l.locks
+}
+
+// locksSQL gives a row where the transaction has a lock that the fence's is not compatible with. It is safe for every setting.
+const locksSQL = "SELECT mode FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()" +
+	" AND locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.<>) 'AccessShareLock' LIMIT 1"
 
 const (
 	// inFlightMax bounds how long a map with a hold waits for what was planned before it came. A statement that takes longer has its

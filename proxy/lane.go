@@ -62,6 +62,7 @@ type lane struct {
 	be     *backend.Conn
 	begun  bool // inside a transaction block that we or the client opened
 	wrote  bool // has done something that is not provably read-only in this transaction
+	locks  bool // has tables locked in this transaction as who writes does, by what it was asked last; see Session.locks
 	synced bool // nothing was sent since the last Sync or simple Query
 	failed bool // an error: the server skips all up to Sync
 	pinned bool // kept past the transaction

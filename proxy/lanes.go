@@ -123,7 +123,7 @@ func (s *Session) settle() {
 	}
 	for i := len(s.lanes) - 1; i >= 0; i-- {
 		l := s.lanes[i]
-		l.wrote, l.joined = false, nil
+		l.wrote, l.locks, l.joined = false, false, nil
 		if l.be.Status != 'I' && l.synced { // a procedure or an unknown statement left a transaction open
 			s.adopt(l)
 			return

@@ -235,7 +235,7 @@ func (s *Session) again(ctx context.Context, err error) (bool, error) {
 // endOfHold waits for the map that ends a hold. When that does not come in time, the statement goes to the owner of before:
 // if that is the owner no longer, its fence says so.
 func (s *Session) endOfHold(ctx context.Context, held error) (bool, error) {
-	if s.holdsMap() || s.wroteWhereHeld() {
+	if s.holdsMap() || s.locksWhereHeld() {
 		return false, held
 	}
 	s.srv.stats.held.Add(1)

@@ -319,7 +319,7 @@ func (s *Session) commitLane(l *lane) error {
 		err = wire.Errorf(wire.CodeFailedTransaction, "shard %s rolled the transaction back", s.shardName(l.shard))
 	}
 	if err == nil {
-		l.begun, l.wrote = false, false
+		l.begun, l.wrote, l.locks = false, false, false
 	}
 	return err
 }
@@ -358,7 +358,7 @@ func (s *Session) ended(committed bool) {
 		if l.begun && !committed && l.joined != nil {
 			l.be.Settings = l.joined
 		}
-		l.begun, l.wrote, l.joined = false, false, nil
+		l.begun, l.wrote, l.locks, l.joined = false, false, false, nil
 	}
 	local := s.tx.local
 	s.tx.local = nil
