@@ -31,6 +31,22 @@ func (s *Session) holdsMap() bool {
 	return begun != nil && (s.tx.failed || s.own != nil || !s.readsCommitted(begun))
 }
 
+// settlePipeline makes a transaction of what the client's pipeline has done so far, so that it may go over to a later map as a
+// transaction may.
+func (s *Session) settlePipeline() error {
+	err := s.drainAll()
+	if err == nil {
+		err = s.holdPipeline()
+	}
+	if err != nil {
+		return err
+	}
+	for _, l := range s.lanes {
+		l.sync()
+	}
+	return s.drainAll()
+}
+
 // readsCommitted says whether the transaction is READ COMMITTED, which may be so by settings that only its server knows.
 func (s *Session) readsCommitted(l *lane) bool {
 	if s.tx.isolation == "" {

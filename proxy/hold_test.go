@@ -55,3 +55,56 @@ func TestHoldOfWhatIsPrepared(t *testing.T) {
 		})
 	}
 }
+
+// flip publishes the map by which the keys of held have moved, fences and all.
+func (k *kit) flip() {
+	moving := k.srv.Snapshot().Moving()[0]
+	moving.Hold = 0
+	next := k.apply(topology.Batch{k.moveOf(0, 1), topology.SetMoving{Moving: moving}})
+	k.fence(0, next)
+	k.fence(1, next)
+	k.srv.Publish(next)
+}
+
+// TestHoldOfAPipeline: a statement waits for a cutover also behind others of its pipeline, if the cutover does not wait for those.
+func TestHoldOfAPipeline(t *testing.T) {
+	k := newKit(t)
+	k.fences(k.srv.Snapshot())
+	from, to, free := itoa(k.keyOn(0, 0)), itoa(k.keyOn(1, 0)), itoa(k.keyOn(2, 0))
+	const read, series = "SELECT v FROM t WHERE user_id = $1", "SELECT generate_series(1, 3) FROM r RIGHT JOIN (SELECT) s ON true"
+	k.held()
+	c := k.connect()
+	c.wantPipe("1 2 C:INSERT 0 1 E:40001 Z:I", join(run(insertT, to, "lost"), run(insertT, from, "lost"))...)
+	portal := []pgproto3.FrontendMessage{parse("s", series), bind("p", "s"), execute("p", 1)}
+	waits := []struct {
+		pipe []pgproto3.FrontendMessage
+		want string
+		c    *client
+	}{
+		{pipe: join(run(insertT, free, "free"), run(insertT, from, "moved"), run(read, free)), want: "1 2 C:INSERT 0 1 1 2 C:INSERT 0 1 1 2 D:free C:SELECT 1 Z:I"},
+		{pipe: join(run(read, to), run(insertT, to, "other")), want: "1 2 C:SELECT 0 1 2 C:INSERT 0 1 Z:I"},
+		{pipe: join(run(insertT, itoa(k.keyOn(2, 1)), "free"), run("SELECT v FROM t WHERE v = 'none'")), want: "1 2 C:INSERT 0 1 1 2 C:SELECT 0 Z:I"},
+		{pipe: join(portal, run(read, itoa(k.keyOn(0, 1))), []pgproto3.FrontendMessage{execute("p", 0)}), want: "1 2 D:1 s 1 2 C:SELECT 0 D:2 D:3 C:SELECT 2 Z:I"},
+		{pipe: join(run("BEGIN"), run(read, free), run(read, itoa(k.keyOn(0, 1))), run("COMMIT")), want: "1 2 C:BEGIN 1 2 C:SELECT 0 1 2 C:SELECT 0 1 2 C:COMMIT Z:I"},
+	}
+	n := k.srv.stats.held.Load()
+	for i := range waits {
+		w := &waits[i]
+		w.c = k.connect()
+		w.c.send(w.pipe...)
+		if i != 1 { // the key that it writes is not held
+			n++
+		}
+		waitFor(t, "it waits", func() bool { return k.srv.stats.held.Load() == n })
+	}
+	k.flip()
+	for _, w := range waits {
+		if got := w.c.answer("Z"); got != w.want {
+			t.Errorf("%s\nwant: %s", got, w.want)
+		}
+	}
+	if got := k.rowsOf("true"); got != [kitShards]int{0, 2, 2} {
+		t.Errorf("rows on the shards: %v", got)
+	}
+	k.atRest()
+}

@@ -212,9 +212,14 @@ func (s *Session) again(ctx context.Context, err error) (bool, error) {
 	case err == errJoining:
 		return s.endOfJoin(ctx)
 	case errors.As(err, &refused) && refused == router.Held:
-		return s.endOfHold(ctx, err)
 	default:
 		return false, err
+	}
+	if err := s.settlePipeline(); err != nil {
+		return false, err
+	}
+	if stale == nil {
+		return s.endOfHold(ctx, err)
 	}
 	if s.holdsMap() {
 		return false, stale.forClient(true)

@@ -50,7 +50,7 @@ func TestFenceInCopyOut(t *testing.T) {
 	}
 }
 
-// TestFenceInPipeline: a pipeline that goes on for long asks again whether its shard still works for its map.
+// TestFenceInPipeline: a pipeline that goes on for long asks again whether its shard still works for its map, and goes over to the next.
 func TestFenceInPipeline(t *testing.T) {
 	k := newKit(t)
 	k.fences(k.srv.Snapshot())
@@ -64,8 +64,12 @@ func TestFenceInPipeline(t *testing.T) {
 	next := k.apply(k.moveOf(0, 1))
 	k.fence(0, next)
 	k.expire()
-	c.send(join(read)...)
-	if got := c.answer("Z"); !strings.Contains(got, "E:40001") {
+	c.send(join(read, run("SELECT current_database() FROM r RIGHT JOIN t ON false WHERE user_id = $1", key))...)
+	waitFor(t, "the proxy has found out", func() bool { return len(k.srv.Ready()) == 1 })
+	k.fence(1, next)
+	k.ask(1, "SET shardproxy.epoch = 2; INSERT INTO t VALUES ("+key+", 'moved')")
+	k.srv.Publish(next)
+	if got := c.answer("Z"); got != "1 2 D:moved C:SELECT 1 1 2 D:shard_2 C:SELECT 1 Z:I" {
 		t.Errorf("second: %s", got)
 	}
 }
