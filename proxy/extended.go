@@ -324,8 +324,7 @@ func (s *Session) sendParse(l *lane, st *backend.Statement, r reply) {
 		if r == parseHidden && token != 0 && l.be.Unnamed == token {
 			return
 		}
-		l.send(func(dst []byte) []byte { return wire.AppendParse(dst, "", st.SQL, st.Types) })
-		l.await(r)
+		l.parse(st, r)
 		l.be.Unnamed = token
 		return
 	}

@@ -137,12 +137,14 @@ func (l *lane) query(sql string, r reply) {
 	l.synced = true
 }
 
-// parse sends Parse of an interned statement, and Close of the one that it pushes out.
+// parse sends Parse, and Close of the interned statement that an interned one pushes out.
 func (l *lane) parse(st *backend.Statement, r reply) {
-	if out := l.be.Hold(st); out != nil {
-		l.send(func(dst []byte) []byte { return wire.AppendClose(dst, 'S', out.Name) })
-		l.await(closeHidden)
-		l.closing = append(l.closing, out)
+	if st.Name != "" {
+		if out := l.be.Hold(st); out != nil {
+			l.send(func(dst []byte) []byte { return wire.AppendClose(dst, 'S', out.Name) })
+			l.await(closeHidden)
+			l.closing = append(l.closing, out)
+		}
 	}
 	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, st.Name, st.SQL, st.Types) })
 	l.await(r)

@@ -138,3 +138,14 @@ func TestLargePipelineLargeResults(t *testing.T) {
 	}
 	k.atRest()
 }
+
+// TestParseFailsBehindUnnamed: a backend does not have a statement whose Parse has failed, whatever was parsed before it.
+func TestParseFailsBehindUnnamed(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	key := k.keyOn(0, 0)
+	bad := []pgproto3.FrontendMessage{parse("bad", "SELECT missing FROM t WHERE user_id = $1"), bind("", "bad", key), execute("", 0)}
+	c.wantPipe("1 2 C:SELECT 0 E:42703 Z:I", join(run("SELECT v FROM t WHERE user_id = $1", key), bad)...)
+	c.wantPipe("E:42703 Z:I", join(bad)...)
+	k.atRest()
+}

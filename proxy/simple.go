@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"shardproxy/backend"
 	"shardproxy/router"
 	"shardproxy/topology"
 	"shardproxy/wire"
@@ -485,8 +486,7 @@ func (s *Session) parseOnly(ctx context.Context, sql string) error {
 		return err
 	}
 	fresh := l.synced
-	l.send(func(dst []byte) []byte { return wire.AppendParse(dst, "", sql, nil) })
-	l.await(parseProbe)
+	l.parse(&backend.Statement{SQL: sql}, parseProbe)
 	l.be.Unnamed = 0
 	err = s.drain(l)
 	if fresh { // nothing of a pipeline is undone or committed by it

@@ -182,13 +182,12 @@ const ownPortal = backend.StatementPrefix + "portal"
 
 // execute runs a statement of the proxy's own between the client's, by the extended protocol and without Sync.
 func (l *lane) execute(sql string) {
+	l.parse(&backend.Statement{SQL: sql}, parseHidden)
 	l.send(func(dst []byte) []byte {
-		dst = wire.AppendParse(dst, "", sql, nil)
 		dst = wire.AppendBind(dst, ownPortal, "", []byte{0, 0, 0, 0, 0, 0})
 		dst = wire.AppendExecute(dst, ownPortal, 0)
 		return wire.AppendClose(dst, 'P', ownPortal)
 	})
-	l.await(parseHidden)
 	l.await(bindHidden)
 	l.await(executeHidden)
 	l.await(closePortal)
