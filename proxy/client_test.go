@@ -232,3 +232,15 @@ func join(lists ...[]pgproto3.FrontendMessage) (all []pgproto3.FrontendMessage) 
 	}
 	return append(all, syncM)
 }
+
+// direct connects to the first shard's database itself, for comparison.
+func (k *kit) direct() *client {
+	k.t.Helper()
+	beside := *k
+	beside.addr = fmt.Sprintf("%s:%d", k.pg.Host, k.pg.Port)
+	c, greeting := beside.dial(k.super, "database", shardDatabases()[0])
+	if greeting != "R Z:I" {
+		k.t.Fatalf("login: %s", greeting)
+	}
+	return c
+}

@@ -140,7 +140,7 @@ func (s *Session) set(ctx context.Context, t *router.Template, sql string) error
 		if err := s.followLocal(t.Set.Name); err != nil {
 			return err
 		}
-		s.tx.note(logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings})
+		s.tx.note(logged{sql: strings.TrimRight(sql, "; \t\r\n"), settings: s.settings, mode: isMode(t.Set.Name)})
 		s.complete(tag)
 		return nil
 	case perTransaction:
@@ -241,7 +241,10 @@ func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) er
 				return err
 			}
 			s.localize(set.Name, value)
-			s.tx.note(logged{sql: "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(value) + ",true)", settings: s.settings})
+			s.tx.note(logged{
+				sql:      "SELECT pg_catalog.set_config(" + quote(set.Name) + "," + quote(value) + ",true)",
+				settings: s.settings, mode: isMode(set.Name),
+			})
 		} else {
 			want = want.With(strings.ToLower(set.Name), value)
 		}
@@ -252,6 +255,9 @@ func (s *Session) followCalls(calls []router.SetStmt, shard topology.ShardID) er
 	}
 	return nil
 }
+
+// isMode says that a parameter, or SET TRANSACTION, sets a mode of the transaction.
+func isMode(name string) bool { return strings.HasPrefix(strings.ToLower(name), "transaction") }
 
 // watched are the parameters that decide how we read a statement.
 var watched = []string{"search_path", "standard_conforming_strings", "client_encoding", "role", "session_authorization"}

@@ -37,6 +37,7 @@ type transaction struct {
 type logged struct {
 	sql       string
 	savepoint string // its name, where the statement is a SAVEPOINT
+	mode      bool   // it sets the transaction's isolation level, or whether that is read-only or deferrable
 	sequence  int
 	settings  *backend.Settings // of the session, at that time
 	local     *backend.Settings
@@ -237,9 +238,9 @@ func (s *Session) finish(ctx context.Context, t *router.Template) error {
 	if s.tx.implicit {
 		s.notice(wire.SeverityWarning, wire.CodeNoActiveTransaction, "there is no transaction in progress")
 	}
-	begin := s.tx.log[0]
-	var err error
 	done := commit && !s.tx.failed
+	modes := s.tx.modes(done)
+	var err error
 	if done {
 		err = s.commit(ctx)
 	} else {
@@ -249,10 +250,29 @@ func (s *Session) finish(ctx context.Context, t *router.Template) error {
 		return err
 	}
 	if t.Tx.Chain {
-		s.tx.begin(begin.sql, s.settings)
+		s.tx.begin("BEGIN", s.settings)
+		s.tx.log = append(s.tx.log[:0], modes...)
 	}
 	s.complete(verbName(done))
 	return nil
+}
+
+// modes gives what AND CHAIN begins a transaction with: BEGIN, and what has set the modes of this one. As in PostgreSQL, those that an
+// error or the end of a savepoint has undone by then are lost, also where BEGIN itself has set them.
+func (t *transaction) modes(committed bool) []logged {
+	begin, rest := t.log[0], t.log[1:]
+	if i := slices.IndexFunc(rest, func(e logged) bool { return e.savepoint != "" }); i >= 0 && !committed {
+		rest = rest[:i]
+	} else if t.failed {
+		begin.sql, rest = "BEGIN", nil
+	}
+	modes := []logged{begin}
+	for _, e := range rest {
+		if e.mode {
+			modes = append(modes, e)
+		}
+	}
+	return modes
 }
 
 func verbName(commit bool) string {
@@ -403,7 +423,7 @@ func (s *Session) savepoint(t *router.Template, sql string) error {
 	case router.Release:
 		keep := s.tx.log[:at]
 		for _, e := range s.tx.log[at:] {
-			if e.savepoint == "" {
+			if e.savepoint == "" && !e.mode { // which ends with its savepoint
 				keep = append(keep, e)
 			}
 		}
