@@ -298,7 +298,7 @@ func (s *Session) pay(ctx context.Context) error {
 // shardForParse is where a statement is parsed or described when its parameters are not known.
 func (s *Session) shardForParse(p *prepared) topology.ShardID {
 	if p.template.Kind == router.Cursor {
-		if shard, ok := s.tx.cursors[p.template.Name]; ok {
+		if shard, ok := s.cursor(p.template.Name); ok {
 			return shard
 		}
 	}

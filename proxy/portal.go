@@ -291,6 +291,15 @@ func (s *Session) portalOf(name string) (*portal, error) {
 	return at, nil
 }
 
+// cursor gives the shard of what SQL calls a cursor: one that was DECLAREd, or a named portal of the protocol.
+func (s *Session) cursor(name string) (topology.ShardID, bool) {
+	shard, ok := s.tx.cursors[name]
+	if at := s.portals[name]; !ok && at != nil && at.kind == onShard {
+		return at.shard, true
+	}
+	return shard, ok
+}
+
 func (s *Session) forgetPortals() {
 	s.portal = portal{}
 	clear(s.portals)

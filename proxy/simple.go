@@ -326,7 +326,7 @@ func (s *Session) closeCursor(ctx context.Context, t *router.Template, sql strin
 		s.complete("CLOSE CURSOR ALL")
 		return nil
 	}
-	shard, ok := s.tx.cursors[t.Name]
+	shard, ok := s.cursor(t.Name)
 	if !ok {
 		shard = s.anyShard()
 	}
@@ -339,13 +339,14 @@ func (s *Session) closeCursor(ctx context.Context, t *router.Template, sql strin
 		return err
 	}
 	delete(s.tx.cursors, t.Name)
+	delete(s.portals, t.Name)
 	s.complete("CLOSE CURSOR")
 	return nil
 }
 
 // destination gives the shards of a statement.
 func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardID, error) {
-	if shard, open := s.tx.cursors[t.Name]; open && t.Kind == router.Cursor && s.tx.open { // where it stays, also when the key has moved
+	if shard, open := s.cursor(t.Name); open && t.Kind == router.Cursor && s.tx.open { // where it stays, also when the key has moved
 		return append(s.shards[:0], shard), nil
 	}
 	if s.bound != unbound {
@@ -373,7 +374,7 @@ func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardI
 		}
 		return s.allShards()
 	case router.Cursor:
-		if shard, ok := s.tx.cursors[t.Name]; ok {
+		if shard, ok := s.cursor(t.Name); ok {
 			return append(s.shards[:0], shard), nil
 		}
 	case router.Notify:
