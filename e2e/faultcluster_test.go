@@ -98,6 +98,11 @@ func (c *faultCluster) initCatalog(t *testing.T, database, cluster string) {
 		t.Fatal(err)
 	}
 	content := topology.Content{Cluster: cluster, Epoch: 1, Ranges: topology.EqualRanges(shardCount), Rules: topology.DefaultKeyRules()}
+	content.Rules.Explicit = make(map[topology.TableName]string)
+	for _, key := range keyTables {
+		table, column, _ := strings.Cut(key, ".")
+		content.Rules.Explicit[topology.TableName{Schema: "public", Name: table}] = column
+	}
 	for i, r := range c.relays {
 		at := r.tcp.Addr().(*net.TCPAddr)
 		content.Shards = append(content.Shards, topology.Shard{

@@ -24,7 +24,7 @@ var (
 )
 
 // keyTables are the tables whose key no default rule finds.
-var keyTables = []string{"pgbench_accounts.aid"}
+var keyTables = []string{"pgbench_accounts.aid", "pgbench_branches.bid", "pgbench_tellers.tid", "pgbench_history.aid"}
 
 func TestMain(m *testing.M) {
 	code, err := run(m)

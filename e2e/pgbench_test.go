@@ -22,21 +22,30 @@ func pgbench(t *testing.T, args ...string) string {
 // pgbenchAt is pgbench against any server.
 func pgbenchAt(t *testing.T, dsn string, args ...string) string {
 	t.Helper()
+	out, err := runPgbench(t.Context(), dsn, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// runPgbench is pgbenchAt where it may fail. What it has printed is also there with an error, and in it.
+func runPgbench(ctx context.Context, dsn string, args ...string) (string, error) {
 	path, err := exec.LookPath("pgbench")
 	if err != nil {
 		bin, err := postgres.Find()
 		if err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		path = filepath.Join(bin.Dir, "pgbench")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, append(args, dsn)...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("pgbench %s: %v\n%s", strings.Join(args, " "), err, out)
+		err = fmt.Errorf("pgbench %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return string(out), err
 }
 
 // TestPgbench initialises pgbench's tables through the proxy with aid as the key of its accounts, and runs
@@ -62,15 +71,20 @@ func TestPgbench(t *testing.T) {
 	for _, mode := range []string{"simple", "extended", "prepared"} {
 		t.Run(mode, func(t *testing.T) {
 			out := pgbench(t, "-S", "-M", mode, "-c", strconv.Itoa(clients), "-j", "2", "-t", strconv.Itoa(transactions))
-			all := clients * transactions
-			for _, want := range []string{
-				fmt.Sprintf("number of transactions actually processed: %d/%d", all, all),
-				"number of failed transactions: 0 (0.000%)",
-			} {
-				if !strings.Contains(out, want) {
-					t.Errorf("no %q in\n%s", want, out)
-				}
-			}
+			wantProcessed(t, out, clients*transactions)
 		})
+	}
+}
+
+// wantProcessed wants that pgbench has had all of its transactions processed, and none failed.
+func wantProcessed(t *testing.T, out string, all int) {
+	t.Helper()
+	for _, want := range []string{
+		fmt.Sprintf("number of transactions actually processed: %d/%d", all, all),
+		"number of failed transactions: 0 (0.000%)",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"testing"
@@ -17,17 +18,24 @@ const hashSeed = "8816678312871386365"
 // onShard runs SQL on the shard itself and gives its rows as text.
 func onShard(t testing.TB, shard harness.Shard, sql string) [][]string {
 	t.Helper()
-	ctx := t.Context()
-	conn, err := pgconn.Connect(ctx, shard.Primary().DSN)
+	rows, err := rowsAt(t.Context(), shard.Primary().DSN, sql)
 	if err != nil {
-		t.Fatalf("shard %s: %v", shard.Name, err)
+		t.Fatalf("shard %s: %s: %v", shard.Name, sql, err)
+	}
+	return rows
+}
+
+// rowsAt runs SQL on a server, or a proxy, and gives the rows of all statements as text.
+func rowsAt(ctx context.Context, dsn, sql string) (rows [][]string, err error) {
+	conn, err := pgconn.Connect(ctx, dsn)
+	if err != nil {
+		return nil, err
 	}
 	defer conn.Close(ctx)
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
-		t.Fatalf("shard %s: %s: %v", shard.Name, sql, err)
+		return nil, err
 	}
-	var rows [][]string
 	for _, result := range results {
 		for _, values := range result.Rows {
 			row := make([]string, len(values))
@@ -37,7 +45,7 @@ func onShard(t testing.TB, shard harness.Shard, sql string) [][]string {
 			rows = append(rows, row)
 		}
 	}
-	return rows
+	return rows, nil
 }
 
 // onShards sums up one number over all shards.
