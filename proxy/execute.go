@@ -153,6 +153,7 @@ func (s *Session) execute(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
+	s.identify(l, t)
 	l.wrote = l.wrote || t.Write
 	l.send(func(dst []byte) []byte { return wire.AppendExecute(dst, name, limit) })
 	l.await(executeReply)
@@ -437,7 +438,7 @@ func (s *Session) executeSQL(ctx context.Context, t *router.Template, sql string
 		return err
 	}
 	if len(shards) == 1 {
-		err = s.one(ctx, shards[0], parts[0].sql, inner.Write)
+		err = s.oneOf(ctx, shards[0], inner, parts[0].sql)
 	} else {
 		err = s.severalOf(ctx, inner, shards, func() ([]part, error) { return parts, nil })
 	}

@@ -27,15 +27,17 @@ const (
 	executeTag    reply = 'e' // rows for the client, the tag for the session: one of several shards
 	executeHidden reply = 'x'
 	executePull   reply = 'u' // rows for lane.pull
-	describeKept  reply = 'd' // [ParameterDescription] RowDescription or NoData, for lane.params and lane.described
-	closeReply    reply = 'C' // CloseComplete
-	closeHidden   reply = 'c' // of a statement
-	closePortal   reply = 'k' // the same, of the proxy's own portal
-	queryReply    reply = 'Q' // a simple Query for the client, up to ReadyForQuery
-	queryRows     reply = 'r' // the same, but rows only: not the first of several shards
-	queryTag      reply = 't' // the same, but the tag only: the first shard's rows stand for all
-	queryHidden   reply = 'q' // a simple Query of the proxy's own: rows go to lane.rows
-	syncReply     reply = 'S' // ReadyForQuery
+
+	executeIdentity reply = 'i' // its row is lane.identity
+	describeKept    reply = 'd' // [ParameterDescription] RowDescription or NoData, for lane.params and lane.described
+	closeReply      reply = 'C' // CloseComplete
+	closeHidden     reply = 'c' // of a statement
+	closePortal     reply = 'k' // the same, of the proxy's own portal
+	queryReply      reply = 'Q' // a simple Query for the client, up to ReadyForQuery
+	queryRows       reply = 'r' // the same, but rows only: not the first of several shards
+	queryTag        reply = 't' // the same, but the tag only: the first shard's rows stand for all
+	queryHidden     reply = 'q' // a simple Query of the proxy's own: rows go to lane.rows
+	syncReply       reply = 'S' // ReadyForQuery
 
 	// Answers of the proxy itself that have their place behind those of the lane: the message's type.
 	localParse  reply = '1'
@@ -72,6 +74,7 @@ type lane struct {
 	notices bool // hidden queries: their notices are the client's
 	silent  bool // what it reports of parameters is not for the client
 
+	identity identity          // of the transaction, where it was asked for
 	stamped  topology.Epoch    // by which the transaction that has begun on it writes, 0: not known
 	joined   *backend.Settings // that it carried when the transaction began on it
 	joinedAt int               // transaction.sequence at that time
@@ -218,7 +221,7 @@ func (s *Session) answer(l *lane) error {
 		stop = stopsRows
 	case queryTag:
 		dst, stop = nil, stopsRows
-	case queryHidden, executeHidden, executePull:
+	case queryHidden, executeHidden, executePull, executeIdentity:
 		dst, stop = nil, stopsQuiet
 	}
 	if s.muted {
@@ -294,7 +297,11 @@ func (s *Session) answer(l *lane) error {
 				if err != nil {
 					return s.lost(l, err)
 				}
-				l.rows = append(l.rows, row)
+				if want == executeIdentity {
+					l.identity = identity{xid: row[0], history: row[1] + " " + row[2]}
+				} else {
+					l.rows = append(l.rows, row)
+				}
 				continue
 			}
 			if s.accept(l, want, typ, m) {
@@ -365,7 +372,7 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 			}
 		}
 		pass(want == executeReply)
-		return want == executeReply || want == executeTag || want == executeHidden || want == executePull
+		return want == executeReply || want == executeTag || want == executeHidden || want == executePull || want == executeIdentity
 	}
 	return false
 }

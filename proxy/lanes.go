@@ -87,7 +87,7 @@ func (s *Session) enter(l *lane) error {
 		return nil
 	}
 	l.joined, l.joinedAt, l.stamped = l.be.Settings, s.tx.sequence, l.be.Epoch
-	l.begun = true
+	l.begun, l.identity = true, identity{}
 	if len(s.tx.log) == 1 {
 		l.execute(s.tx.log[0].sql)
 		return nil

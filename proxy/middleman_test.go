@@ -186,6 +186,13 @@ func (m *middleman) cut() {
 	}
 }
 
+// refuseAll lets no new connection come about.
+func (m *middleman) refuseAll(refuse bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuse = refuse
+}
+
 func (m *middleman) stall() {
 	m.mu.Lock()
 	m.stalled = make(chan struct{})

@@ -294,7 +294,7 @@ func (s *Session) data(ctx context.Context, t *router.Template, sql string) erro
 	}
 	switch {
 	case s.alone(t, shards):
-		err = s.one(ctx, shards[0], sql, t.Write)
+		err = s.oneOf(ctx, shards[0], t, sql)
 	case t.Kind == router.AllBare && !s.tx.open:
 		err = s.bare(ctx, shards, sql)
 	default:
@@ -400,17 +400,37 @@ func (s *Session) everyShard() []topology.ShardID {
 
 // one runs a statement on one shard; its answer passes as it is.
 func (s *Session) one(ctx context.Context, shard topology.ShardID, sql string, write bool) error {
-	if err := s.claim(ctx, shard); err != nil {
-		return err
-	}
-	l, err := s.lane(ctx, shard)
+	l, err := s.claimed(ctx, shard)
 	if err != nil {
 		return err
 	}
+	return s.query(l, sql, write)
+}
+
+// oneOf is one, of a statement that is known.
+func (s *Session) oneOf(ctx context.Context, shard topology.ShardID, t *router.Template, sql string) error {
+	l, err := s.claimed(ctx, shard)
+	if err != nil {
+		return err
+	}
+	s.identify(l, t)
+	return s.query(l, sql, t.Write)
+}
+
+// claimed is claim and lane.
+func (s *Session) claimed(ctx context.Context, shard topology.ShardID) (*lane, error) {
+	if err := s.claim(ctx, shard); err != nil {
+		return nil, err
+	}
+	return s.lane(ctx, shard)
+}
+
+// query runs a simple Query for the client on one lane.
+func (s *Session) query(l *lane, sql string, write bool) error {
 	l.wrote = l.wrote || write
 	s.unanswered = s.clientPosition()
 	l.query(sql, queryReply)
-	err = s.drain(l)
+	err := s.drain(l)
 	if stale, ok := err.(*staleError); ok && mayCommit(sql) {
 		return stale.forClient(true)
 	}

@@ -297,7 +297,7 @@ func (s *Session) commit(ctx context.Context) error {
 		return s.commitTwoPhase(ctx)
 	}
 	if writer != nil {
-		if err := s.commitLane(writer); err != nil {
+		if err := s.commitLane(ctx, writer, ""); err != nil {
 			_ = s.rollback()
 			return err
 		}
@@ -320,19 +320,20 @@ func (s *Session) commit(ctx context.Context) error {
 	return failed
 }
 
-// commitLane commits on one lane. A transaction that the shard rolled back instead is an error.
-func (s *Session) commitLane(l *lane) error {
+// commitLane commits on one lane. A transaction that the shard rolled back instead is an error. gid is that of
+// its decision record, if it has written one.
+func (s *Session) commitLane(ctx context.Context, l *lane, gid string) error {
 	if err := s.drain(l); err != nil {
 		return err
 	}
+	tx := l.identity
 	l.tag = ""
 	l.notices = true
 	l.query("COMMIT", queryHidden)
 	err := s.drain(l)
 	l.notices = false
 	if lost, ok := err.(*laneError); ok {
-		return wire.Errorf(wire.CodeTransactionUnknown, "%v", lost).
-			WithHint("The connection broke during COMMIT: whether the transaction took effect is not known.")
+		return s.lookUp(ctx, lost, tx, gid)
 	}
 	if err == nil && l.tag != "COMMIT" {
 		err = wire.Errorf(wire.CodeFailedTransaction, "shard %s rolled the transaction back", s.shardName(l.shard))
@@ -377,7 +378,7 @@ func (s *Session) ended(committed bool) {
 		if l.begun && !committed && l.joined != nil {
 			l.be.Settings = l.joined
 		}
-		l.begun, l.wrote, l.locks, l.joined = false, false, false, nil
+		l.begun, l.wrote, l.locks, l.joined, l.identity = false, false, false, nil, identity{}
 	}
 	local := s.tx.local
 	s.tx.local = nil

@@ -73,7 +73,7 @@ func (s *Session) commitTwoPhase(ctx context.Context) error {
 		_ = s.rollback()
 		return err
 	}
-	if err := s.decide(first, others, gid); err != nil {
+	if err := s.decide(ctx, first, others, gid); err != nil {
 		var unknown *wire.Error
 		if errors.As(err, &unknown) && unknown.Code == wire.CodeTransactionUnknown {
 			s.release(others, readers) // recovery finishes what is prepared
@@ -173,7 +173,7 @@ func mayChangeRole(sql string) bool {
 }
 
 // decide commits on the first writer, with the record of the decision.
-func (s *Session) decide(l *lane, others []*lane, gid string) error {
+func (s *Session) decide(ctx context.Context, l *lane, others []*lane, gid string) error {
 	if err := s.drain(l); err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (s *Session) decide(l *lane, others []*lane, gid string) error {
 		}
 		return err
 	}
-	return s.commitLane(l)
+	return s.commitLane(ctx, l, gid)
 }
 
 func (s *Session) rollbackPrepared(lanes []*lane, gid string) {
