@@ -140,20 +140,41 @@ func (s *Session) finishLines(t *router.Template, shards []topology.ShardID, sql
 	if refused != nil {
 		return refusedLines(refused)
 	}
-	lines := []string{"Merge: " + s.shardName(shards[0]) + " does the last step over " + f.Gives + ", which the others give it"}
+	if !f.Gathers() {
+		return append(s.inputLines(f.Inputs[0], shards, "Merge: "+s.shardName(shards[0])+" does the last step over "+f.Inputs[0].Gives+", which the others give it"), "Last step: "+f.FinalText())
+	}
+	lines := []string{"Merge: one shard runs the statement over what is gathered for its parts"}
+	args := router.Args{SQL: sql, Foreign: s.foreign, Through: s.through}
+	for i, in := range f.Inputs {
+		of, refused := in.Shards(s.snap, &args, shards)
+		if refused != nil {
+			of = shards
+		}
+		names := make([]string, len(of))
+		for k, id := range of {
+			names[k] = s.shardName(id)
+		}
+		lines = append(lines, s.inputLines(in, of, fmt.Sprintf("Part %d: %s, of %s", i+1, in.Gives, listOf(names)))...)
+	}
+	return append(lines, "Last step: "+f.FinalText())
+}
+
+// inputLines gives the texts of an input, each once, behind a line that says what it is.
+func (s *Session) inputLines(in *router.Input, shards []topology.ShardID, what string) []string {
+	lines := []string{what}
 	for _, shard := range shards {
 		foreign := s.snap.ForeignOf(s.srv.snapshot.Load(), shard)
-		pull, refused := f.Pull(foreign)
+		pull, refused := in.Pull(foreign)
 		switch {
 		case refused != nil:
-			return refusedLines(refused)
+			return append(lines, refusedLines(refused)...)
 		case len(foreign) > 0:
 			lines = append(lines, "SQL on "+s.shardName(shard)+": "+pull)
 		case !slices.Contains(lines, "SQL: "+pull):
 			lines = append(lines, "SQL: "+pull)
 		}
 	}
-	return append(lines, "Last step: "+f.FinalText())
+	return lines
 }
 
 // mergeOf says how the answers of several shards become one.

@@ -27,14 +27,22 @@ type finishing struct {
 	params  []byte // the types of the client's parameters, 4 bytes each, as a shard describes them
 	answer  []byte // RowDescription of the statement, as a shard describes it
 	fields  []wire.Field
-	columns []router.FinishColumn
-	rows    pulledRows
+	columns [][]router.FinishColumn // of each input
+	inputs  []pulledRows            // of each input
+	bounds  pullBounds
 	lanes   []*lane // that may still owe an answer
 }
 
 // finished runs a statement whose last step is one shard's. Its rows go to the client.
 func (s *Session) finished(ctx context.Context, w *finishing) error {
 	s.ownRead = false
+	var refused *router.Error
+	if w.f, refused = s.srv.router.Finish(s.snap, s.env, w.t, w.sql); refused != nil {
+		return refused
+	}
+	if err := s.placeInputs(w); err != nil {
+		return err
+	}
 	if s.tx.open {
 		if err := s.affords(w.shards); err != nil {
 			return err
@@ -43,17 +51,13 @@ func (s *Session) finished(ctx context.Context, w *finishing) error {
 	if err := s.heedAll(w.shards); err != nil {
 		return err
 	}
-	var refused *router.Error
-	if w.f, refused = s.srv.router.Finish(s.snap, s.env, w.t, w.sql); refused != nil {
-		return refused
-	}
 	var err error
 	if w.first, err = s.lane(ctx, w.shards[0]); err != nil {
 		return err
 	}
 	w.lanes = append(w.lanes, w.first)
 	live := s.srv.now()
-	w.rows.bytesMax, w.rows.rowsMax = live.FinishBytes, live.FinishRows
+	w.bounds = pullBounds{bytesMax: live.FinishBytes, rowsMax: live.FinishRows}
 	if err = s.describeFinish(w); err == nil {
 		if err = s.pull(ctx, w); err == nil {
 			err = s.lastStep(w)
@@ -70,7 +74,7 @@ func (s *Session) giveUp(ctx context.Context, w *finishing, err error) error {
 	if s.explain(err) == nil && err != errSent { // the client is gone
 		return err
 	}
-	if w.rows.full {
+	if w.bounds.full {
 		s.cancelLanes(ctx, w.lanes)
 	}
 	err = s.abandon(w.lanes, err)
@@ -92,7 +96,7 @@ func (s *Session) syncLanes(lanes []*lane) error {
 		if !slices.Contains(s.lanes, l) {
 			continue
 		}
-		l.pull, l.restore = nil, nil
+		l.pulls, l.restore = nil, nil
 		l.sync()
 		if err := s.drain(l); err != nil && failed == nil {
 			failed = err
@@ -142,20 +146,7 @@ func (s *Session) describeFinish(w *finishing) error {
 	if w.fields, err = wire.RowDescription(l.described[5:]); err != nil {
 		return s.lost(l, err)
 	}
-	pulled, err := s.describePull(w)
-	if err != nil {
-		return err
-	}
-	if fit := w.f.Fit(oidsOf(pulled)); fit != w.f {
-		if fit == nil {
-			return errUnfinished("an average of this type needs all rows")
-		}
-		w.f = fit
-		if pulled, err = s.describePull(w); err != nil {
-			return err
-		}
-	}
-	if w.columns, err = s.columnsOf(w, pulled); err != nil {
+	if err = s.describeInputs(w); err != nil {
 		return err
 	}
 	if w.bound == nil {
@@ -164,13 +155,72 @@ func (s *Session) describeFinish(w *finishing) error {
 	return nil
 }
 
-// describePull lets the first shard read the text that gives the rows.
-func (s *Session) describePull(w *finishing) ([]wire.Field, error) {
-	sql, _, err := s.pullText(w, w.first.shard)
+// describeInputs finds the columns of all inputs, of another Finish where they do not fit this one.
+func (s *Session) describeInputs(w *finishing) error {
+	for {
+		fields := make([][]wire.Field, len(w.f.Inputs))
+		oids := make([][]uint32, len(w.f.Inputs))
+		for i, in := range w.f.Inputs {
+			var err error
+			if fields[i], err = s.describePull(w, in); err != nil {
+				return err
+			}
+			oids[i] = oidsOf(fields[i])
+		}
+		fit := w.f.Fit(oids)
+		if fit == w.f {
+			return s.nameColumns(w, fields)
+		}
+		if w.f = fit; fit == nil {
+			return errUnfinished("an average of this type needs all rows")
+		}
+		if err := s.placeInputs(w); err != nil {
+			return err
+		}
+	}
+}
+
+// nameColumns finds the types and collations of all inputs' columns.
+func (s *Session) nameColumns(w *finishing, fields [][]wire.Field) error {
+	w.columns = make([][]router.FinishColumn, len(fields))
+	for i, in := range w.f.Inputs {
+		var err error
+		if w.columns[i], err = s.columnsOf(w, in, fields[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeInputs finds the shards of each input, and of all: the first lane stays.
+func (s *Session) placeInputs(w *finishing) error {
+	w.inputs = make([]pulledRows, len(w.f.Inputs))
+	args := router.Args{SQL: w.sql, Foreign: s.foreign, Through: s.through}
+	if w.bound != nil {
+		args.Params = &w.bound.message
+	}
+	of := w.shards
+	var all []topology.ShardID
+	for i, in := range w.f.Inputs {
+		shards, refused := in.Shards(s.snap, &args, of)
+		if refused != nil {
+			return refused
+		}
+		w.inputs[i] = pulledRows{shards: shards, bounds: &w.bounds}
+		all = append(all, shards...)
+	}
+	slices.Sort(all)
+	w.shards = slices.Compact(all)
+	return nil
+}
+
+// describePull lets the first shard read the text that gives an input's rows.
+func (s *Session) describePull(w *finishing, in *router.Input) ([]wire.Field, error) {
+	sql, _, err := s.pullText(in, w.first.shard)
 	if err != nil {
 		return nil, err
 	}
-	s.askDescription(w.first, s.statementOf(w, sql, s.typesOf(w, w.f.PullParams), false), parseProbe)
+	s.askDescription(w.first, s.statementOf(w, sql, s.typesOf(w, in.Params), false), parseProbe)
 	if err := s.drain(w.first); err != nil {
 		return nil, unfinished(err)
 	}
@@ -181,10 +231,10 @@ func (s *Session) describePull(w *finishing) ([]wire.Field, error) {
 	return fields, nil
 }
 
-// pullText is the text by which a shard gives its rows. keep says that it is the same for all.
-func (s *Session) pullText(w *finishing, shard topology.ShardID) (sql string, keep bool, err error) {
+// pullText is the text by which a shard gives its rows of an input. keep says that it is the same for all.
+func (s *Session) pullText(in *router.Input, shard topology.ShardID) (sql string, keep bool, err error) {
 	foreign := s.snap.ForeignOf(s.srv.snapshot.Load(), shard)
-	sql, refused := w.f.Pull(foreign)
+	sql, refused := in.Pull(foreign)
 	if refused != nil {
 		return "", false, refused
 	}
@@ -231,17 +281,17 @@ func (s *Session) lastStep(w *finishing) error {
 	if !slices.Contains(s.lanes, l) {
 		return wire.Errorf(wire.CodeInternalError, "the backend for the last step is gone")
 	}
-	names := make([]string, len(w.fields))
-	for i, f := range w.fields {
-		names[i] = f.Name
-	}
 	types := s.typesOf(w, w.f.FinalParams)
-	for range w.columns {
-		types = append(types, 0, 0, 0x03, 0xf1) // text[]: 1009
+	var arrays [][]byte
+	for i := range w.inputs {
+		for range w.columns[i] {
+			types = append(types, 0, 0, 0x03, 0xf1) // text[]: 1009
+		}
+		arrays = append(arrays, w.inputs[i].arrays(len(w.columns[i]))...)
 	}
-	st := s.statementOf(w, w.f.Final(w.columns, names), types, true)
+	st := s.statementOf(w, w.f.Final(w.columns), types, true)
 	client, formats := w.client()
-	rest, err := client.With(nil, w.f.FinalParams, w.rows.arrays(len(w.columns)), formats)
+	rest, err := client.With(nil, w.f.FinalParams, arrays, formats)
 	if err != nil {
 		return asProtocol(err)
 	}
@@ -262,7 +312,6 @@ func (s *Session) lastStep(w *finishing) error {
 	}
 	l.restore = func(e *wire.Error) { e.Position = 0 }
 	l.send(func(dst []byte) []byte { return wire.AppendBind(dst, portal, st.Name, rest) })
-	w.rows.free()
 	l.await(bindHidden)
 	l.send(func(dst []byte) []byte { return wire.AppendExecute(dst, portal, w.limit) })
 	if w.bound != nil {

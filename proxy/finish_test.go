@@ -37,7 +37,8 @@ func TestFinishSimple(t *testing.T) {
 	c.want("SELECT sum(1 / (user_id - user_id)) FROM t", "T E:22012 Z:I")
 	c.want("SELECT json_agg(t) FROM t WHERE v = 'none'", "T D: C:SELECT 1 Z:I")
 	c.want("SELECT count(DISTINCT (user_id, v)) FROM t", "T D:15 C:SELECT 1 Z:I")
-	c.want("SELECT row(v) FROM t ORDER BY v", "E:0A000 Z:I") // a record has no text that reads as it
+	c.want("SELECT row(v) FROM t ORDER BY v LIMIT 1", "T D:(a) C:SELECT 1 Z:I")                                         // a record has no text that reads as it
+	c.want("SELECT r FROM (SELECT row(v) AS r FROM t ORDER BY v LIMIT 1) s UNION SELECT row('x'::text)", "E:0A000 Z:I") // so it is not gathered
 	c.want("SELECT count(*) FROM t", "T D:15 C:SELECT 1 Z:I")
 	k.atRest()
 }
@@ -89,6 +90,26 @@ func TestFinishExtended(t *testing.T) {
 	k.atRest()
 }
 
+// TestGather runs statements whose parts are gathered: in both protocols, in a transaction, with a portal that stays.
+func TestGather(t *testing.T) {
+	k := filled(t, 5)
+	c := k.connect()
+	const joined = "SELECT a.v, count(*) FROM t a JOIN t b ON b.v = a.v AND b.user_id <> $1 GROUP BY a.v ORDER BY a.v"
+	c.want("SELECT v FROM t UNION SELECT 'z' ORDER BY 1 DESC LIMIT 2", "T D:z D:e C:SELECT 2 Z:I")
+	c.want("SELECT count(*) FROM t WHERE v > (SELECT min(v) FROM t)", "T D:12 C:SELECT 1 Z:I")
+	c.wantPipe("1 2 D:a,9 D:b,9 s Z:I", parse("", joined), bind("p", "", "0"), execute("p", 2), syncM)
+	c.wantPipe("1 2 D:1 C:SELECT 1 Z:I", join(run("SELECT count(*) FROM t WHERE user_id = $1 AND v IN (SELECT v FROM t)", itoa(k.keyOn(1, 0))))...)
+	c.want("BEGIN", "C:BEGIN Z:T")
+	c.want("INSERT INTO t VALUES ("+itoa(k.keyOn(1, 7))+", 'y'), ("+itoa(k.keyOn(2, 7))+", 'y')", "C:INSERT 0 2 Z:T")
+	c.wantPipe("1 2 D:a,9 s Z:T", parse("g", joined), bind("p", "g", "0"), execute("p", 1), syncM)
+	c.wantPipe("D:b,9 D:c,9 D:d,9 D:e,9 D:y,4 C:SELECT 5 Z:T", execute("p", 0), syncM)
+	c.want("SELECT v FROM t WHERE v = (SELECT max(v) FROM t) EXCEPT ALL SELECT 'y'", "T D:y C:SELECT 1 Z:T")
+	c.want("SELECT v FROM t UNION SELECT 1 / (user_id - user_id) || '' FROM t", "T E:22012 Z:E")
+	c.want("ROLLBACK", "C:ROLLBACK Z:I")
+	c.want("SELECT count(*) FROM t a, t b", "T D:225 C:SELECT 1 Z:I")
+	k.atRest()
+}
+
 // TestFinishLimits collects no more rows than it may, stops the shards then, and leaves a session that goes on.
 func TestFinishLimits(t *testing.T) {
 	k := filled(t, 20, func(c *Config) { c.FinishRows = 30 })
@@ -101,6 +122,7 @@ func TestFinishLimits(t *testing.T) {
 	c.want(few, "T D:a C:SELECT 1 Z:T")
 	c.want(all, "T E:53200 Z:E")
 	c.want("ROLLBACK", "C:ROLLBACK Z:I")
+	c.want("SELECT v FROM t WHERE v < 'c' UNION SELECT v FROM t WHERE v > 'b'", "T E:53200 Z:I") // 24 rows and 36
 	c.want(few, "T D:a C:SELECT 1 Z:I")
 	k.atRest()
 	k = filled(t, 20, func(c *Config) { c.FinishBytes = 64 << 10 })
@@ -158,5 +180,7 @@ func TestFinishMoves(t *testing.T) {
 	c.want("SELECT string_agg(v, ',' ORDER BY v) FROM t x WHERE user_id IN ("+strings.Join(keys[:], ", ")+")", "T D:new,new,new C:SELECT 1 Z:I")
 	c.wantPipe("2 D:new,3 C:SELECT 1 Z:I", bind("", "p", "x"), execute("", 0), syncM)
 	c.want("SELECT count(*) FROM t a JOIN t b USING (user_id)", "T D:3 C:SELECT 1 Z:I")
+	c.want("SELECT count(*) FROM t a JOIN t b USING (v)", "T D:9 C:SELECT 1 Z:I") // gathered
+	c.want("SELECT v FROM t UNION ALL SELECT max(v) FROM t WHERE v <> (SELECT min(v) || 'er' FROM t)", "T D:new D:new D:new D:new C:SELECT 4 Z:I")
 	k.atRest()
 }

@@ -14,26 +14,33 @@ import (
 	"shardproxy/wire"
 )
 
-// pulledRows are the rows that shards have given, column by column as the elements of arrays of text. They are bounded.
+// pulledRows are the rows that shards have given for one input, column by column as the elements of arrays of text.
 type pulledRows struct {
-	columns  [][]byte
-	rows     int
-	bytes    int
-	rowsMax  int
-	bytesMax int
-	full     bool
+	shards  []topology.ShardID // that give them
+	columns [][]byte
+	rows    int
+	bounds  *pullBounds
+}
+
+// pullBounds bound what the inputs of a statement hold together.
+type pullBounds struct {
+	rows, rowsMax   int
+	bytes, bytesMax int
+	full            bool
 }
 
 // add takes a DataRow. The first row above a bound is an error, those behind it are passed over.
 func (p *pulledRows) add(body []byte) error {
-	if p.full {
+	b := p.bounds
+	if b.full {
 		return nil
 	}
 	p.rows++
-	if p.bytes += len(body); p.bytes > p.bytesMax || p.rows > p.rowsMax {
-		p.full = true
+	b.rows++
+	if b.bytes += len(body); b.bytes > b.bytesMax || b.rows > b.rowsMax {
+		b.full = true
 		p.columns = nil
-		return wire.Errorf(wire.CodeOutOfMemory, "this statement needs more than %d bytes or %d rows of the shards at one place", p.bytesMax, p.rowsMax).
+		return wire.Errorf(wire.CodeOutOfMemory, "this statement needs more than %d bytes or %d rows of the shards at one place", b.bytesMax, b.rowsMax).
 			WithHint("Add a condition or a LIMIT, or raise limits.finish_bytes and limits.finish_rows.")
 	}
 	if len(body) < 2 {
@@ -91,9 +98,6 @@ func (p *pulledRows) arrays(columns int) [][]byte {
 	return list
 }
 
-// free gives the memory back.
-func (p *pulledRows) free() { p.columns = nil }
-
 // pull collects the rows of all shards, some shards at a time.
 func (s *Session) pull(ctx context.Context, w *finishing) error {
 	shards := w.shards
@@ -110,7 +114,7 @@ func (s *Session) pull(ctx context.Context, w *finishing) error {
 		}
 		for _, l := range lanes {
 			err := s.drain(l)
-			l.pull, l.restore = nil, nil
+			l.pulls, l.restore = nil, nil
 			if err != nil {
 				for _, other := range lanes {
 					other.restore = nil
@@ -135,7 +139,7 @@ func (s *Session) pull(ctx context.Context, w *finishing) error {
 	return nil
 }
 
-// pullFrom asks a shard for its rows, without waiting for them.
+// pullFrom asks a shard for its rows of all inputs, without waiting for the last of them.
 func (s *Session) pullFrom(ctx context.Context, w *finishing, shard topology.ShardID) (*lane, error) {
 	l, err := s.lane(ctx, shard)
 	if err != nil {
@@ -144,16 +148,38 @@ func (s *Session) pullFrom(ctx context.Context, w *finishing, shard topology.Sha
 	if l != w.first {
 		w.lanes = append(w.lanes, l)
 	}
-	sql, keep, err := s.pullText(w, shard)
-	if err != nil {
-		return nil, err
+	l.pulls, l.restore = nil, func(e *wire.Error) { e.Position = 0 }
+	for i, in := range w.f.Inputs {
+		if !slices.Contains(w.inputs[i].shards, shard) {
+			continue
+		}
+		if l.undrain > undrainedMax {
+			if err := s.drain(l); err != nil {
+				return nil, err
+			}
+		}
+		if err := s.sendPull(w, l, in, &w.inputs[i]); err != nil {
+			return nil, err
+		}
 	}
-	rest, err := s.pullBind(w)
-	if err != nil {
-		return nil, err
+	l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'H'))
+	if err := l.be.Flush(); err != nil {
+		return nil, s.lost(l, err)
 	}
-	st := s.statementOf(w, sql, s.typesOf(w, w.f.PullParams), keep)
-	l.pull, l.restore = &w.rows, func(e *wire.Error) { e.Position = 0 }
+	return l, nil
+}
+
+// sendPull sends the text of an input to a lane.
+func (s *Session) sendPull(w *finishing, l *lane, in *router.Input, rows *pulledRows) error {
+	sql, keep, err := s.pullText(in, l.shard)
+	if err != nil {
+		return err
+	}
+	rest, err := s.pullBind(w, in)
+	if err != nil {
+		return err
+	}
+	st := s.statementOf(w, sql, s.typesOf(w, in.Params), keep)
 	s.sendParse(l, st, parseProbe)
 	l.send(func(dst []byte) []byte {
 		dst = wire.AppendBind(dst, ownPortal, st.Name, rest)
@@ -162,18 +188,15 @@ func (s *Session) pullFrom(ctx context.Context, w *finishing, shard topology.Sha
 	})
 	l.await(bindHidden)
 	l.await(executePull)
+	l.pulls = append(l.pulls, rows)
 	l.await(closePortal)
-	l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'H'))
-	if err := l.be.Flush(); err != nil {
-		return nil, s.lost(l, err)
-	}
-	return l, nil
+	return nil
 }
 
-// pullBind is the Bind of what gives the rows, behind its names.
-func (s *Session) pullBind(w *finishing) ([]byte, error) {
+// pullBind is the Bind of what gives an input's rows, behind its names.
+func (s *Session) pullBind(w *finishing, in *router.Input) ([]byte, error) {
 	client, _ := w.client()
-	rest, err := client.With(nil, w.f.PullParams, nil, []byte{0, 0})
+	rest, err := client.With(nil, in.Params, nil, []byte{0, 0})
 	if err != nil {
 		return nil, asProtocol(err)
 	}
@@ -215,8 +238,8 @@ type typeOf struct {
 	pseudo   bool
 }
 
-// columnsOf finds the names of the types and collations of the columns that shards give.
-func (s *Session) columnsOf(w *finishing, fields []wire.Field) ([]router.FinishColumn, error) {
+// columnsOf finds the names of the types and collations of an input's columns.
+func (s *Session) columnsOf(w *finishing, in *router.Input, fields []wire.Field) ([]router.FinishColumn, error) {
 	types, err := s.typesNamed(w.first, oidsOf(fields))
 	if err != nil {
 		return nil, err
@@ -228,7 +251,7 @@ func (s *Session) columnsOf(w *finishing, fields []wire.Field) ([]router.FinishC
 		if of.pseudo || of.name == "" {
 			return nil, errUnfinished(fmt.Sprintf("a column of type %s cannot be read again from its text", of.name))
 		}
-		columns[i] = router.FinishColumn{OID: f.Type, Type: of.name}
+		columns[i] = router.FinishColumn{Name: f.Name, OID: f.Type, Type: of.name}
 		if of.collated {
 			collated = append(collated, i)
 		}
@@ -236,15 +259,15 @@ func (s *Session) columnsOf(w *finishing, fields []wire.Field) ([]router.FinishC
 	if len(collated) == 0 {
 		return columns, nil
 	}
-	sql, keep, err := s.pullText(w, w.first.shard)
+	sql, keep, err := s.pullText(in, w.first.shard)
 	if err != nil {
 		return nil, err
 	}
-	rest, err := s.pullBind(w)
+	rest, err := s.pullBind(w, in)
 	if err != nil {
 		return nil, err
 	}
-	s.ask(w.first, s.statementOf(w, w.f.Collations(sql, len(columns), collated), s.typesOf(w, w.f.PullParams), keep), rest)
+	s.ask(w.first, s.statementOf(w, router.Collations(sql, len(columns), collated), s.typesOf(w, in.Params), keep), rest)
 	if err := s.drain(w.first); err != nil {
 		return nil, err
 	}

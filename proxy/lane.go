@@ -17,18 +17,17 @@ import (
 type reply byte
 
 const (
-	parseReply    reply = 'P' // ParseComplete
-	parseHidden   reply = 'p'
-	parseProbe    reply = 'o' // the same, and an error is the session's to deal with
-	bindReply     reply = 'B' // BindComplete
-	bindHidden    reply = 'b'
-	describeReply reply = 'D' // [ParameterDescription] RowDescription or NoData
-	executeReply  reply = 'E' // rows, then CommandComplete, EmptyQueryResponse or PortalSuspended
-	executeTag    reply = 'e' // rows for the client, the tag for the session: one of several shards
-	executeHidden reply = 'x'
-	executePull   reply = 'u' // rows for lane.pull
-
+	parseReply      reply = 'P' // ParseComplete
+	parseHidden     reply = 'p'
+	parseProbe      reply = 'o' // the same, and an error is the session's to deal with
+	bindReply       reply = 'B' // BindComplete
+	bindHidden      reply = 'b'
+	describeReply   reply = 'D' // [ParameterDescription] RowDescription or NoData
+	executeReply    reply = 'E' // rows, then CommandComplete, EmptyQueryResponse or PortalSuspended
+	executeTag      reply = 'e' // rows for the client, the tag for the session: one of several shards
+	executeHidden   reply = 'x'
 	executeIdentity reply = 'i' // its row is lane.identity
+	executePull     reply = 'u' // rows for the first of lane.pulls
 	describeKept    reply = 'd' // [ParameterDescription] RowDescription or NoData, for lane.params and lane.described
 	closeReply      reply = 'C' // CloseComplete
 	closeHidden     reply = 'c' // of a statement
@@ -89,8 +88,8 @@ type lane struct {
 	keepTag  bool                 // queryReply: keep CommandComplete from the client too
 	restore  func(*wire.Error)    // see part
 
-	pull              *pulledRows // takes the rows of executePull, nil: they are passed over
-	params, described []byte      // of describeKept: the types of the parameters, and RowDescription
+	pulls             []*pulledRows // take the rows of executePull, oldest first; without one they are passed over
+	params, described []byte        // of describeKept: the types of the parameters, and RowDescription
 }
 
 // laneError is a lost or confused backend.
@@ -284,10 +283,10 @@ func (s *Session) answer(l *lane) error {
 			return s.lost(l, errors.New("the server began a replication stream"))
 		default:
 			if typ == 'D' && want == executePull {
-				if l.pull == nil {
+				if len(l.pulls) == 0 {
 					continue
 				}
-				if err := l.pull.add(m[5:]); err != nil {
+				if err := l.pulls[0].add(m[5:]); err != nil {
 					return err
 				}
 				continue
@@ -370,6 +369,9 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 			if tag, err := wire.QueryText(m[5:]); err == nil {
 				l.tag = string(append([]byte(nil), tag...))
 			}
+		}
+		if want == executePull && len(l.pulls) > 0 {
+			l.pulls = append(l.pulls[:0], l.pulls[1:]...)
 		}
 		pass(want == executeReply)
 		return want == executeReply || want == executeTag || want == executeHidden || want == executePull || want == executeIdentity

@@ -63,7 +63,8 @@ type analysis struct {
 	nullKey      *Error         // what a row without its shard key is refused with
 	// constantTargets is the select list of a statement that gives one row, whatever there is.
 	constantTargets []*pg.Node
-	timed           bool // a text is cast to a time
+	timed           bool  // a text is cast to a time
+	part            *part // the statement is a part of one that is gathered, nil if it is not
 }
 
 // analyse makes the Template of one statement. The second result is false where it depends on

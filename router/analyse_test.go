@@ -99,14 +99,18 @@ func TestOwnEquality(t *testing.T) {
 		"SELECT * FROM users WHERE id IN (5)":                                         Scatter,
 		"SELECT * FROM users WHERE id = ANY ('{5}')":                                  Scatter,
 		"SELECT * FROM users WHERE id OPERATOR(pg_catalog.=) 5":                       Keyed,
-		"SELECT * FROM tasks JOIN events USING (user_id)":                             Reject,
-		"SELECT * FROM tasks WHERE user_id IN (SELECT user_id FROM events)":           Reject,
+		"SELECT * FROM tasks JOIN events USING (user_id)":                             Scatter,
+		"SELECT * FROM tasks WHERE user_id IN (SELECT user_id FROM events)":           Scatter,
 		"SELECT * FROM tasks t JOIN users u ON t.user_id OPERATOR(pg_catalog.=) u.id": Scatter,
-		"SELECT * FROM tasks t JOIN users u ON t.user_id = u.id":                      Reject,
+		"SELECT * FROM tasks t JOIN users u ON t.user_id = u.id":                      Scatter,
 		"INSERT INTO users (id) VALUES (5)":                                           Insert,
 	} {
-		if tpl, _ := templateOf(t, snap, sql); tpl.Kind != want {
+		tpl, _ := templateOf(t, snap, sql)
+		if tpl.Kind != want {
 			t.Errorf("%s: %v, want %v", sql, tpl.Kind, want)
+		}
+		if joined := strings.Contains(sql, "tasks") && !strings.Contains(sql, "pg_catalog"); tpl.Finishes() != joined {
+			t.Errorf("%s: gathered: %v, want %v", sql, tpl.Finishes(), joined)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // checkFinish runs a statement by its Finish, and compares the columns, the rows and, with ORDER BY, their order with those of
@@ -29,7 +30,7 @@ func (c *cluster) checkFinish(t *testing.T, tpl *Template, sql string, pieces []
 		}
 		return true
 	}
-	got, described, final, err := c.finish(ctx, f, pieces, values, columnNames(columns))
+	got, described, final, err := c.finish(ctx, f, sql, pieces, values)
 	if text := fmt.Sprint(err); errors.Is(err, errUnfit) || strings.Contains(text, "must appear in the GROUP BY") || strings.Contains(text, "pseudo-type") ||
 		strings.Contains(text, "SELECT DISTINCT, ORDER BY") || strings.Contains(text, "could not identify an equality operator") {
 		return wantErr != nil // the proxy refuses it when a shard has read its texts
@@ -37,35 +38,52 @@ func (c *cluster) checkFinish(t *testing.T, tpl *Template, sql string, pieces []
 	switch {
 	case wantErr != nil || err != nil:
 		if code(wantErr) != code(err) {
-			t.Errorf("%s\n%s\n%s\nerror %v, want %v", sql, f.pull, final, err, wantErr)
+			t.Errorf("%s\n%s\n%s\nerror %v, want %v", sql, pullsOf(f), final, err, wantErr)
 		}
 		return true
 	case !slices.Equal(finishTypes(described), finishTypes(columns)):
 		t.Errorf("%s\n%s\nhas columns %q, want %q", sql, final, described, columns)
 	}
-	if !strings.Contains(sql, "ORDER BY") {
+	if top := outside(sql); !strings.Contains(top, "ORDER BY") {
 		slices.Sort(got)
 		slices.Sort(want)
-		if anyRows.MatchString(sql) && len(got) == len(want) {
+		if anyRows.MatchString(top) && len(got) == len(want) {
 			return true
 		}
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("%s\n%s\n%s\ngave %d rows, want %d\n got: %.500q\nwant: %.500q", sql, f.pull, final, len(got), len(want), got, want)
+		t.Errorf("%s\n%s\n%s\ngave %d rows, want %d\n got: %.500q\nwant: %.500q", sql, pullsOf(f), final, len(got), len(want), got, want)
 	}
 	c.finished++
 	return true
 }
 
+// outside is sql without what stands in parentheses.
+func outside(sql string) string {
+	depth := 0
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+		if depth > 0 {
+			return -1
+		}
+		return r
+	}, sql)
+}
+
 // anyRows matches statements that leave it to the server which rows they give, if they do not say an order.
 var anyRows = regexp.MustCompile(`\b(LIMIT|OFFSET|FETCH)\b`)
 
-func columnNames(columns []string) (names []string) {
-	for _, c := range columns {
-		fields := strings.Fields(c)
-		names = append(names, strings.Join(fields[:len(fields)-3], " "))
+func pullsOf(f *Finish) string {
+	var list []string
+	for _, in := range f.Inputs {
+		list = append(list, in.pull)
 	}
-	return names
+	return strings.Join(list, "\n")
 }
 
 // finishTypes are the types of columns: a client is told all else as a shard describes the statement itself.
@@ -80,67 +98,117 @@ func finishTypes(columns []string) (types []string) {
 var errUnfit = errors.New("no Finish fits")
 
 // finish does what the proxy does.
-func (c *cluster) finish(ctx context.Context, f *Finish, pieces []Piece, values []any, names []string) (rows, described []string, final string, err error) {
+func (c *cluster) finish(ctx context.Context, f *Finish, sql string, pieces []Piece, values []any) (rows, described []string, final string, err error) {
 	first := c.shards[pieces[0].Shard]
-	pull := f.pull
-	oids := func() (list []uint32) {
-		r, e := first.Query(ctx, "SELECT * FROM ("+pull+") q LIMIT 0", subsetOf(values, f.PullParams)...)
-		if e == nil {
-			for _, d := range r.FieldDescriptions() {
-				list = append(list, d.DataTypeOID)
-			}
-			r.Close()
-			e = r.Err()
-		}
-		err = e
-		return list
-	}
-	types := oids()
-	if fit := f.Fit(types); fit != f && err == nil {
-		if fit == nil {
-			return nil, nil, "", errUnfit
-		}
-		f, pull = fit, fit.pull
-		types = oids()
-	}
+	oids, err := inputTypes(ctx, first, f, values)
 	if err != nil {
 		return nil, nil, "", err
 	}
-	columns := make([]FinishColumn, len(types))
-	for i, oid := range types {
-		columns[i].OID = oid
-		var collated bool
-		var kind string
-		if err := first.QueryRow(ctx, "SELECT 'pg_catalog.' || quote_ident(typname), typcollation <> 0, typtype FROM pg_type WHERE oid = $1", oid).Scan(&columns[i].Type, &collated, &kind); err != nil {
-			return nil, nil, "", err
-		}
-		if kind == "p" {
+	if fit := f.Fit(oids); fit != f {
+		if f = fit; f == nil {
 			return nil, nil, "", errUnfit
 		}
-		if collated {
-			var of *string
-			q := f.Collations(pull, len(types), []int{i})
-			if err := first.QueryRow(ctx, q, subsetOf(values, f.PullParams)...).Scan(&of); err != nil {
-				return nil, nil, "", fmt.Errorf("%s: %w", q, err)
-			}
-			if of == nil {
-				return nil, nil, "", errUnfit
-			}
-			columns[i].Collation = *of
+	}
+	columns := make([][]FinishColumn, len(f.Inputs))
+	given := subsetOf(values, f.FinalParams)
+	for i, in := range f.Inputs {
+		if columns[i], err = inputColumns(ctx, first, in, values); err != nil {
+			return nil, nil, in.pull, err
+		}
+		arrays, text, err := c.pulled(ctx, in, sql, pieces, values)
+		if err != nil {
+			return nil, nil, text, err
+		}
+		for k := range columns[i] {
+			given = append(given, arrays[k])
 		}
 	}
-	arrays := make([][]*string, len(types))
-	for _, p := range pieces {
-		text, refused := f.Pull(c.snap.Foreign(p.Shard))
-		if refused != nil {
-			return nil, nil, "", refused
+	final = f.Final(columns)
+	described, rows, err = answerOf(ctx, first, final, given[1:])
+	return rows, described, final, err
+}
+
+func inputTypes(ctx context.Context, conn *pgx.Conn, f *Finish, values []any) ([][]uint32, error) {
+	oids := make([][]uint32, len(f.Inputs))
+	for i, in := range f.Inputs {
+		fields, err := describedAs(ctx, conn, in, values)
+		if err != nil {
+			return nil, err
 		}
-		if text != f.pull {
+		for _, d := range fields {
+			oids[i] = append(oids[i], d.DataTypeOID)
+		}
+	}
+	return oids, nil
+}
+
+func describedAs(ctx context.Context, conn *pgx.Conn, in *Input, values []any) ([]pgconn.FieldDescription, error) {
+	r, err := conn.Query(ctx, "SELECT * FROM ("+in.pull+") q LIMIT 0", subsetOf(values, in.Params)...)
+	if err != nil {
+		return nil, err
+	}
+	fields := slices.Clone(r.FieldDescriptions())
+	r.Close()
+	return fields, r.Err()
+}
+
+// inputColumns finds what FinishColumn says.
+func inputColumns(ctx context.Context, conn *pgx.Conn, in *Input, values []any) ([]FinishColumn, error) {
+	fields, err := describedAs(ctx, conn, in, values)
+	if err != nil {
+		return nil, err
+	}
+	columns := make([]FinishColumn, len(fields))
+	for i, d := range fields {
+		columns[i].OID, columns[i].Name = d.DataTypeOID, d.Name
+		var collated bool
+		var kind string
+		if err := conn.QueryRow(ctx, "SELECT 'pg_catalog.' || quote_ident(typname), typcollation <> 0, typtype FROM pg_type WHERE oid = $1", d.DataTypeOID).Scan(&columns[i].Type, &collated, &kind); err != nil {
+			return nil, err
+		}
+		if kind == "p" {
+			return nil, errUnfit
+		}
+		if !collated {
+			continue
+		}
+		var of *string
+		q := Collations(in.pull, len(fields), []int{i})
+		if err := conn.QueryRow(ctx, q, subsetOf(values, in.Params)...).Scan(&of); err != nil {
+			return nil, fmt.Errorf("%s: %w", q, err)
+		}
+		if of == nil {
+			return nil, errUnfit
+		}
+		columns[i].Collation = *of
+	}
+	return columns, nil
+}
+
+// pulled gives the rows of an input, column by column.
+func (c *cluster) pulled(ctx context.Context, in *Input, sql string, pieces []Piece, values []any) (arrays [64][]*string, text string, err error) {
+	var params testParams
+	for _, v := range values {
+		if v == nil {
+			v = "NULL"
+		}
+		params = append(params, fmt.Sprint(v))
+	}
+	shards, refused := in.Shards(c.snap, &Args{SQL: sql, Params: params}, shardsOf(pieces))
+	if refused != nil {
+		return arrays, "", refused
+	}
+	for _, shard := range shards {
+		foreign := c.snap.Foreign(shard)
+		if text, refused = in.Pull(foreign); refused != nil {
+			return arrays, "", refused
+		}
+		if text != in.pull {
 			c.owned++
 		}
-		r, e := c.shards[p.Shard].Query(ctx, text, subsetOf(values, f.PullParams)...)
-		if e != nil {
-			return nil, nil, text, e
+		r, err := c.shards[shard].Query(ctx, text, subsetOf(values, in.Params)...)
+		if err != nil {
+			return arrays, text, err
 		}
 		for r.Next() {
 			for i, v := range r.RawValues() {
@@ -153,16 +221,10 @@ func (c *cluster) finish(ctx context.Context, f *Finish, pieces []Piece, values 
 			}
 		}
 		if r.Close(); r.Err() != nil {
-			return nil, nil, text, r.Err()
+			return arrays, text, r.Err()
 		}
 	}
-	given := subsetOf(values, f.FinalParams)
-	for _, a := range arrays {
-		given = append(given, a)
-	}
-	final = f.Final(columns, names)
-	described, rows, err = answerOf(ctx, first, final, given[1:])
-	return rows, described, final, err
+	return arrays, text, nil
 }
 
 // subsetOf gives the numbered values, behind the mode in which they are sent.

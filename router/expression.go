@@ -22,6 +22,9 @@ func (a *analysis) expression(n *pg.Node, sc *scope) {
 	switch v := n.GetNode().(type) {
 	case *pg.Node_ColumnRef:
 		a.systemColumn(v.ColumnRef)
+		if a.part != nil {
+			a.part.column(v.ColumnRef, sc)
+		}
 	case nil, *pg.Node_AConst, *pg.Node_String_, *pg.Node_SetToDefault:
 	case *pg.Node_ParamRef:
 		a.t.Params = max(a.t.Params, int(v.ParamRef.Number))

@@ -11,7 +11,7 @@ import (
 // groups is the Finish of a statement with aggregates: the shards give one row for each group, with partial aggregates.
 // An argument of a DISTINCT aggregate makes more groups of them.
 func (b *finisher) groups() (*Finish, string) {
-	g := &grouper{finisher: b, f: &Finish{Gives: "groups with partial aggregates"}, by: map[string]int{}}
+	g := &grouper{finisher: b, in: &Input{Gives: "groups with partial aggregates"}, by: map[string]int{}}
 	final := b.last()
 	for i, n := range final.GroupClause {
 		if g.sets = g.sets || n.GetGroupingSet() != nil; n.GetGroupingSet() != nil {
@@ -35,13 +35,13 @@ func (b *finisher) groups() (*Finish, string) {
 	}
 	pull := b.pull()
 	pull.GroupClause = positions(g.grouped)
-	return b.texts(g.f, pull, final)
+	return b.texts(g.in, pull, final)
 }
 
 // grouper is the finisher of a statement with aggregates.
 type grouper struct {
 	*finisher
-	f       *Finish
+	in      *Input
 	by      map[string]int // GROUP BY: which columns of Pull its expressions are
 	grouped []int          // the columns by which Pull is grouped
 	loose   []int          // columns that are one in a group, as PostgreSQL knows by a primary key
@@ -148,11 +148,11 @@ func (g *grouper) aggregate(n *pg.Node) *pg.Node {
 		return replaced(exprOf("COALESCE(pg_catalog.sum($1), 0)::pg_catalog.int8"), g.column(n))
 	case "sum":
 		i := g.add(n)
-		return replaced(exprOf("pg_catalog.sum($1)::"+typeMark, i+1), pulledColumn(i))
+		return replaced(exprOf("pg_catalog.sum($1)::"+typeMark, g.source, i+1), pulledColumn(i))
 	case "avg":
 		sum, count := g.add(renamed(n, "sum")), g.add(renamed(n, "count"))
-		g.f.averages = append(g.f.averages, sum)
-		return replaced(exprOf("pg_catalog.sum($1) OPERATOR(pg_catalog./) pg_catalog.sum($2)::"+averageMark, sum+1), pulledColumn(sum), pulledColumn(count))
+		g.in.averages = append(g.in.averages, sum)
+		return replaced(exprOf("pg_catalog.sum($1) OPERATOR(pg_catalog./) pg_catalog.sum($2)::"+averageMark, g.source, sum+1), pulledColumn(sum), pulledColumn(count))
 	case "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor":
 		return replaced(exprOf("pg_catalog.%s($1)", name), g.column(n))
 	}

@@ -26,6 +26,7 @@ type finisher struct {
 	a      *analysis
 	s      *pg.SelectStmt
 	sc     *scope
+	source int        // the number of the source that its rows are in Final
 	pulled []*pg.Node // what the columns of Pull are, each once
 	index  map[string]int
 	why    string // why there is no such Finish, "" as long as there is one
@@ -37,17 +38,12 @@ func (a *analysis) finishable(rows rowset, reach []map[*node]bool) rowset {
 	if a.last == nil || a.single != "" || len(a.t.Unknown) > 0 || driver(rows.drives, reach) != nil {
 		return rows
 	}
-	root := driver(a.last.drives, reach)
+	root := a.guardable(reach)
 	if root == nil {
 		if a.last.why != "" {
 			rows.why = a.last.why
 		}
 		return rows
-	}
-	for _, r := range a.last.drives {
-		if a.last.guarded == nil && drivesAll(r, reach) && r.spot != nil {
-			a.last.guarded = r
-		}
 	}
 	var why string
 	if a.t.finish, why = a.finishing(); a.t.finish == nil {
@@ -57,6 +53,17 @@ func (a *analysis) finishable(rows rowset, reach []map[*node]bool) rowset {
 	}
 	rows.drives = []*relation{root}
 	return rows
+}
+
+// guardable finds a table that drives FROM and WHERE and that all others follow, nil if there is none, and where the text can be
+// told to leave rows of it out.
+func (a *analysis) guardable(reach []map[*node]bool) *relation {
+	for _, r := range a.last.drives {
+		if a.last.guarded == nil && drivesAll(r, reach) && r.spot != nil {
+			a.last.guarded = r
+		}
+	}
+	return driver(a.last.drives, reach)
 }
 
 // finishing makes the Finish of the statement, or says why there is none.
@@ -75,7 +82,7 @@ func (a *analysis) finishing() (f *Finish, why string) {
 		if f, _ = a.finisher().groups(); f == nil {
 			return a.finisher().raw()
 		}
-		if len(f.averages) > 0 {
+		if len(f.Inputs[0].averages) > 0 {
 			f.raw, _ = a.finisher().raw()
 		}
 		return f, ""
@@ -84,7 +91,11 @@ func (a *analysis) finishing() (f *Finish, why string) {
 }
 
 func (a *analysis) finisher() *finisher {
-	return &finisher{a: a, s: a.last.s, sc: a.last.scope, index: map[string]int{}}
+	b := &finisher{a: a, s: a.last.s, sc: a.last.scope, index: map[string]int{}}
+	if a.part != nil {
+		b.source = a.part.source
+	}
+	return b
 }
 
 func (b *finisher) refuse(why string) {
@@ -145,22 +156,21 @@ func (b *finisher) pull() *pg.SelectStmt {
 func (b *finisher) last() *pg.SelectStmt {
 	s := proto.Clone(b.s).(*pg.SelectStmt)
 	s.WithClause, s.WhereClause = nil, nil
-	s.FromClause = selectOf("SELECT FROM " + sourceMark + " AS " + finishRows).FromClause
+	s.FromClause = selectOf(fmt.Sprintf("SELECT FROM "+sourceMark+" AS "+finishRows, b.source)).FromClause
 	return s
 }
 
 // texts writes both queries.
-func (b *finisher) texts(f *Finish, pull, final *pg.SelectStmt) (*Finish, string) {
-	f.sql = b.a.sql
-	f.PullParams, f.FinalParams = renumber(pull), renumber(final)
-	f.pull = b.text(pull)
-	f.final = b.text(final)
+func (b *finisher) texts(in *Input, pull, final *pg.SelectStmt) (*Finish, string) {
+	f := &Finish{Inputs: []*Input{in}, sql: b.a.sql, tree: proto.Clone(final).(*pg.SelectStmt), sources: []int{0}}
+	in.Params, f.FinalParams = renumber(pull), renumber(final)
+	in.pull, f.final = b.text(pull), b.text(final)
 	if r := b.a.last.guarded; r == nil {
-		f.moving = b.a.unguarded()
+		in.moving = b.a.unguarded()
 	} else {
-		f.hash = r.table.KeyType.HashSQL(identifier(r.spot.name) + "." + identifier(r.spot.column))
+		in.hash = r.table.KeyType.HashSQL(identifier(r.spot.name) + "." + identifier(r.spot.column))
 		b.guard(pull, r.spot)
-		f.owned = b.text(pull)
+		in.owned = b.text(pull)
 	}
 	if b.why != "" {
 		return nil, b.why
@@ -197,10 +207,10 @@ func (b *finisher) guard(s *pg.SelectStmt, at *spot) {
 
 // rows is the Finish of a statement without aggregates: the shards give rows of the result.
 func (b *finisher) rows() (*Finish, string) {
-	f := &Finish{Gives: "rows of the result"}
+	f := &Input{Gives: "rows of the result"}
 	pull := proto.Clone(b.s).(*pg.SelectStmt)
 	final := b.last()
-	final.TargetList = selectOf("SELECT " + targetsMark).TargetList
+	final.TargetList = selectOf(fmt.Sprintf("SELECT "+targetsMark, b.source)).TargetList
 	plain := len(b.s.DistinctClause) > 0 && !distinctOn(b.s)
 	if plain {
 		for i := range b.s.TargetList {
@@ -258,7 +268,7 @@ func replaced(n *pg.Node, nodes ...*pg.Node) *pg.Node {
 
 // raw is the Finish of any statement: the shards give the columns that it uses of the rows of FROM and WHERE.
 func (b *finisher) raw() (*Finish, string) {
-	f := &Finish{Gives: "columns of the rows that are read"}
+	f := &Input{Gives: "columns of the rows that are read"}
 	final := b.last()
 	final.TargetList = nil
 	for _, t := range b.s.TargetList {

@@ -76,11 +76,15 @@ func owned(t *testing.T, r *Router, snap *topology.Snapshot, env *Env, sql strin
 		if refused != nil {
 			return "refused: " + refused.Message
 		}
-		pull, refused := f.Pull(testForeign)
-		if refused != nil {
-			return "refused: " + refused.Message
+		var pulls []string
+		for _, in := range f.Inputs {
+			pull, refused := in.Pull(testForeign)
+			if refused != nil {
+				return "refused: " + refused.Message
+			}
+			pulls = append(pulls, marked(pull))
 		}
-		return marked(pull)
+		return strings.Join(pulls, "\n")
 	}
 	o, refused := tpl.Owned(sql, testForeign)
 	if refused != nil {

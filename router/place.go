@@ -102,7 +102,16 @@ func (a *analysis) placeSharded(rows rowset) {
 		rows = a.finishable(rows, reach)
 	}
 	root := driver(rows.drives, reach)
+	if a.part != nil && a.last != nil {
+		a.guardable(reach)
+	}
+	several := free != nil || len(a.t.keys) != 1 || a.t.keys[0].many()
 	switch {
+	case several && (root == nil || a.single != "" || len(a.t.keys) > 1) && a.gather():
+		a.t.Combine = true
+		if free != nil {
+			a.t.keys = nil
+		}
 	case root == nil || a.single != "":
 		why := a.single
 		if why == "" {

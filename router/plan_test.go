@@ -155,7 +155,16 @@ func describe(snap *topology.Snapshot, t *Template, args *Args) string {
 		note("nowhere", true, c.Nowhere)
 	}
 	if f := t.finish; f != nil && f.sql == args.SQL {
-		note("pull", f.pull, true)
+		for _, in := range f.Inputs {
+			name := "pull"
+			if in.t != nil {
+				name += fmt.Sprint(" ", in.t.Kind)
+				if shards, err := in.Shards(snap, args, nil); err == nil && in.t.Kind == Keyed {
+					name += fmt.Sprint(" ", shards)
+				}
+			}
+			note(name, in.pull, true)
+		}
 		note("final", f.FinalText(), true)
 	}
 	if t.Inner != nil {

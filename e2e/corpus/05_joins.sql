@@ -105,64 +105,44 @@ DROP VIEW user_projects
 
 --- Joins that no shard can answer alone: peers give the part that one shard, or each shard for itself, sees.
 
--- expect: refused
 SELECT u.email, p.name FROM users u JOIN projects p ON p.id = u.id
 
--- expect: refused
 SELECT u.email, p.name FROM users u JOIN projects p ON p.name = u.email
 
--- expect: refused
 SELECT u.email, p.name FROM users u, projects p
 
--- expect: refused
 SELECT u.email, p.name FROM users u CROSS JOIN projects p WHERE u.id = 1
 
--- expect: refused
 SELECT u.email, e.what FROM users u JOIN events e ON e.user_id <> u.id
 
--- expect: refused
 SELECT a.email, b.email FROM users a JOIN users b ON b.id = a.id + 1
 
--- expect: refused
 SELECT title, name FROM plans LEFT JOIN projects ON plans.id = projects.plan
 
--- expect: refused
 SELECT title, name FROM projects RIGHT JOIN plans ON plans.id = projects.plan
 
--- expect: refused
 SELECT title, name FROM plans FULL JOIN projects ON plans.id = projects.plan
 
--- expect: refused
 SELECT title FROM plans WHERE EXISTS (SELECT FROM projects WHERE projects.plan = plans.id)
 
--- expect: refused
 SELECT title FROM plans WHERE id NOT IN (SELECT plan FROM projects WHERE plan IS NOT NULL)
 
--- expect: refused
 SELECT u.email FROM users u WHERE EXISTS (SELECT FROM events WHERE what = 'ghost')
 
--- expect: refused
 SELECT u.email FROM users u WHERE u.id = 1 AND EXISTS (SELECT FROM events WHERE what = 'open')
 
--- expect: refused
 SELECT email FROM users WHERE id = (SELECT max(user_id) FROM events WHERE what = 'open')
 
--- expect: refused
 SELECT email FROM users WHERE id IN (SELECT id FROM projects)
 
--- expect: refused
 SELECT email, (SELECT count(*) FROM events) FROM users WHERE id = 1
 
--- expect: refused
 SELECT u.email, e.what FROM users u LEFT JOIN events e ON e.user_id = 1
 
--- expect: refused
 SELECT u.email, n.c FROM users u, LATERAL (SELECT count(*) AS c FROM projects p WHERE p.id > u.id) n WHERE u.id = 1
 
--- expect: refused
 SELECT p.name, q.name FROM projects p JOIN projects q ON p.plan = q.plan WHERE p.creator_user_id = 1
 
--- expect: refused
 SELECT u.email, p.name FROM users u JOIN projects p ON p.creator_user_id = u.id OR p.plan = 1 WHERE u.id = 1
 
 DROP TABLE users, projects, events, plans

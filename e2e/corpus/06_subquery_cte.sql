@@ -91,30 +91,22 @@ SELECT * FROM cte_nosuch WHERE user_id = 1
 
 SELECT v FROM cte_a WHERE user_id = 1 AND v = (SELECT n FROM cte_b WHERE user_id = 1)
 
--- expect: refused
 WITH RECURSIVE up AS (SELECT user_id, parent FROM cte_a WHERE user_id = 5 UNION ALL SELECT a.user_id, a.parent FROM cte_a a JOIN up ON a.user_id = up.parent) SELECT * FROM up
 
--- expect: refused
 WITH t AS (SELECT max(v) AS m FROM cte_a) SELECT user_id FROM cte_a, t WHERE v = m
 
--- expect: refused
 SELECT v FROM cte_a WHERE v > (SELECT avg(v) FROM cte_a)
 
--- expect: refused
 SELECT v FROM cte_a UNION SELECT n FROM cte_b
 
--- expect: refused
 SELECT v FROM cte_a WHERE user_id = 1 UNION SELECT n FROM cte_b WHERE user_id = 2
 
--- expect: refused
 SELECT user_id FROM cte_a EXCEPT SELECT user_id FROM cte_b WHERE n > 1 AND w = 'nosuch' AND user_id = 2
 
 SELECT count(*) FROM (SELECT v FROM cte_a) s
 
--- expect: refused
 SELECT * FROM (SELECT v FROM cte_a ORDER BY v LIMIT 2) s
 
--- expect: refused
 SELECT * FROM cte_r, (SELECT count(*) FROM cte_a) s
 
 DROP TABLE cte_a, cte_b, cte_r

@@ -33,7 +33,6 @@ SELECT v FROM acr ORDER BY v
 
 SELECT v FROM acr ORDER BY v DESC LIMIT 3
 
--- expect: refused
 SELECT count(*) FROM (SELECT v FROM acr LIMIT 3) s
 
 SELECT v FROM acr ORDER BY v OFFSET 2
@@ -50,34 +49,24 @@ SELECT string_agg(t, ',' ORDER BY v) FROM acr
 
 SELECT count(DISTINCT grp) FROM acr
 
--- expect: refused
 SELECT exists(SELECT 1 FROM acr WHERE v = 8)
 
--- expect: refused
 SELECT (SELECT max(v) FROM acr)
 
--- expect: refused
-SELECT ARRAY(SELECT v FROM acr)
+SELECT ARRAY(SELECT v FROM acr ORDER BY v)
 
--- expect: refused
 SELECT v FROM acr WHERE user_id = 1 UNION SELECT v FROM acr WHERE user_id = 2
 
--- expect: refused
 SELECT v FROM acr INTERSECT SELECT total FROM acr_ref
 
--- expect: refused
 SELECT total FROM acr_ref UNION ALL SELECT v FROM acr
 
--- expect: refused
 VALUES ((SELECT count(*) FROM acr))
 
--- expect: refused
 SELECT a.t FROM acr a JOIN acr_other o ON o.v = a.v
 
--- expect: refused
 SELECT a.t FROM acr a JOIN acr_other o ON o.user_id = a.user_id::text
 
--- expect: refused
 SELECT a.t FROM acr a JOIN acr_other o ON o.user_id = a.user_id::text WHERE a.user_id = 1
 
 -- expect: refused

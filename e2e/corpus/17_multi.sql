@@ -104,7 +104,6 @@ COPY mul TO STDOUT; SELECT 1
 
 CREATE FUNCTION mul_atomic() RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT mul_atomic(); DROP FUNCTION mul_atomic
 
--- expect: refused
 SELECT 1; SELECT exists(SELECT FROM mul); INSERT INTO mul VALUES (50, 1)
 
 SELECT user_id FROM mul WHERE user_id = 50

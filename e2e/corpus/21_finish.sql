@@ -216,42 +216,31 @@ SELECT user_id FROM fin ORDER BY n NULLS FIRST LIMIT 1
 
 COMMIT
 
---- What is not one row of the answer for each row of a table by whose key all others are joined stays refused.
+--- What is not one row of the answer for each row of a table by whose key all others are joined is gathered.
 
--- expect: refused
 SELECT count(*) FROM fin f JOIN fin_item i ON i.price = f.n
 
--- expect: refused
 SELECT count(*) FROM fin f LEFT JOIN fin_item i ON i.user_id = f.user_id + 1
 
--- expect: refused
 SELECT grp FROM fin UNION SELECT grp FROM fin
 
--- expect: refused
 SELECT grp FROM fin UNION ALL SELECT grp FROM fin_kind ORDER BY 1
 
--- expect: refused
 SELECT count(*) FROM (SELECT DISTINCT grp FROM fin) s
 
--- expect: refused
 SELECT count(*) FROM fin HAVING count(*) > (SELECT count(*) FROM fin_kind)
 
--- expect: refused
 SELECT grp FROM fin GROUP BY grp HAVING grp IN (SELECT grp FROM fin_kind)
 
--- expect: refused
 SELECT user_id FROM fin WHERE n = (SELECT max(n) FROM fin)
 
--- expect: refused
 SELECT * FROM fin ORDER BY user_id LIMIT (SELECT count(*) FROM fin_kind)
 
 -- expect: refused
 SELECT user_id FROM fin ORDER BY user_id LIMIT 1 FOR UPDATE
 
--- expect: refused
 SELECT DISTINCT clock_timestamp() > now() FROM fin
 
--- expect: refused
 SELECT count(*) FROM fin_kind k LEFT JOIN fin f ON f.grp = k.grp
 
 -- expect: refused
