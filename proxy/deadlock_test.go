@@ -128,8 +128,10 @@ func TestDeadlockInAQueue(t *testing.T) {
 		c.want("UPDATE t SET v = 'x' WHERE user_id = "+keys[i], "C:UPDATE 1 Z:T")
 	}
 	low.send(&pgproto3.Query{String: "UPDATE t SET v = 'y' WHERE user_id = " + keys[1]})
-	high.send(&pgproto3.Query{String: "UPDATE t SET v = 'z'"})
-	if got := high.answer("Z"); got != "E:40P01 Z:E" {
+	// COPY takes backends as its rows come. The first row is long enough to be stored, and so to wait, before the next.
+	rows := keys[0] + "\t" + strings.Repeat("z", 100_000) + "\n" + keys[2] + "\tz\n"
+	high.send(&pgproto3.Query{String: "COPY t FROM STDIN"}, &pgproto3.CopyData{Data: []byte(rows)}, &pgproto3.CopyDone{})
+	if got := high.answer("Z"); got != "G E:40P01 Z:E" {
 		t.Errorf("gave way: %s", got)
 	}
 	high.want("ROLLBACK", "C:ROLLBACK Z:I")

@@ -43,12 +43,7 @@ func (s *Session) finished(ctx context.Context, w *finishing) error {
 	if err := s.placeInputs(w); err != nil {
 		return err
 	}
-	if s.tx.open {
-		if err := s.affords(w.shards); err != nil {
-			return err
-		}
-	}
-	if err := s.heedAll(w.shards); err != nil {
+	if err := s.claimAll(ctx, w.shards, s.tx.open); err != nil {
 		return err
 	}
 	var err error

@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"cmp"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"shardproxy/backend"
 	"shardproxy/topology"
 )
 
@@ -107,4 +110,33 @@ func TestHoldOfAPipeline(t *testing.T) {
 		t.Errorf("rows on the shards: %v", got)
 	}
 	k.atRest()
+}
+
+// TestScatterIsPlannedAnew: a statement for several shards that has waited for a backend goes by the map that came meanwhile.
+func TestScatterIsPlannedAnew(t *testing.T) {
+	for _, sql := range []string{"UPDATE t SET v = 'new'", "SELECT v FROM t", "SELECT count(*) FROM t", "UPDATE r SET v = 'new'"} {
+		t.Run(sql, func(t *testing.T) {
+			k := newKit(t, func(c *Config) { c.Pools.Max = 1 })
+			k.fences(k.srv.Snapshot())
+			holder, waits := k.connect(), k.connect()
+			holder.want("BEGIN", "C:BEGIN Z:T")
+			holder.want("SELECT v FROM t WHERE user_id = "+itoa(k.keyOn(2, 0)), "T C:SELECT 0 Z:T")
+			waits.send(&pgproto3.Query{String: sql})
+			waitFor(t, "it waits for a backend", func() bool {
+				return slices.ContainsFunc(k.srv.Pools(), func(p backend.Stats) bool { return p.Waiting == 1 })
+			})
+			k.moved()
+			moved := itoa(k.keyOn(1, 0))
+			k.ask(1, "SET shardproxy.epoch = 2; INSERT INTO t VALUES ("+moved+", 'row'); INSERT INTO r VALUES (1, 'row')")
+			for _, i := range []int{0, 2} {
+				k.ask(i, "SET shardproxy.epoch = 2; INSERT INTO r VALUES (1, 'row')")
+			}
+			holder.want("ROLLBACK", "C:ROLLBACK Z:I")
+			want := map[string]string{"SELECT v FROM t": "T D:row C:SELECT 1 Z:I", "SELECT count(*) FROM t": "T D:1 C:SELECT 1 Z:I"}[sql]
+			if got := waits.answer("Z"); got != cmp.Or(want, "C:UPDATE 1 Z:I") {
+				t.Errorf("%s", got)
+			}
+			k.atRest()
+		})
+	}
 }

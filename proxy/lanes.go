@@ -19,15 +19,17 @@ func (s *Session) lane(ctx context.Context, shard topology.ShardID) (*lane, erro
 	return l, s.enter(l)
 }
 
-// claim makes sure that the session has a backend on a shard, and that the map by which it chose that shard has not
-// changed while it waited for one: else the statement, of which nothing was sent, is to be planned again.
-func (s *Session) claim(ctx context.Context, shard topology.ShardID) error {
-	if _, err := s.take(ctx, shard); err != nil {
-		return err
+// claim makes sure that the session has backends on shards, and that the map by which it chose those shards has not
+// changed while it waited for them: else the statement, of which nothing was sent, is to be planned again.
+func (s *Session) claim(ctx context.Context, shards ...topology.ShardID) error {
+	for _, shard := range shards {
+		if _, err := s.take(ctx, shard); err != nil {
+			return err
+		}
 	}
 	ours, latest := s.routes.snap.Epoch, s.srv.snapshot.Load()
 	if latest.Epoch != ours && s.follows(latest) {
-		return &staleError{shard: s.shardName(shard), ours: ours}
+		return &staleError{shard: s.shardName(shards[0]), ours: ours}
 	}
 	return s.tx.tell()
 }

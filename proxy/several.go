@@ -48,12 +48,7 @@ func (s *Session) severalOf(ctx context.Context, t *router.Template, shards []to
 		return wire.Errorf(wire.CodeFeatureNotSupported, "this statement does not run on several shards")
 	}
 	s.ownRead = false
-	if t.Write || all || s.tx.open { // other reads take some at a time
-		if err := s.affords(shards); err != nil {
-			return err
-		}
-	}
-	if err := s.heedAll(shards); err != nil {
+	if err := s.claimAll(ctx, shards, t.Write || all || s.tx.open); err != nil {
 		return err
 	}
 	list, err := parts()
@@ -82,6 +77,23 @@ func (s *Session) severalOf(ctx context.Context, t *router.Template, shards []to
 		return err
 	}
 	s.complete(tag)
+	return nil
+}
+
+// claimAll is claim for the shards of a statement that goes to several. Where it need not have them all at the same time, it takes
+// some at a time, if they are many.
+func (s *Session) claimAll(ctx context.Context, shards []topology.ShardID, together bool) error {
+	if together {
+		if err := s.affords(shards); err != nil {
+			return err
+		}
+	}
+	if err := s.heedAll(shards); err != nil {
+		return err
+	}
+	if together || len(shards) <= s.readsAtOnce() {
+		return s.claim(ctx, shards...)
+	}
 	return nil
 }
 
