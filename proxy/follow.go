@@ -107,9 +107,11 @@ const (
 )
 
 // awaitInFlight waits until what was planned before the map in force, and sent to a shard that is about to lose or to get held
-// keys, has been answered, or the time is over: the fence would refuse what comes behind it.
+// keys, has been answered, or the time is over: the fence would refuse what comes behind it. While a shard is joining, that may be
+// any of those from which its rows are taken.
 func (s *Server) awaitInFlight(snap *topology.Snapshot, most time.Duration) {
-	if !snap.AnyHeld() {
+	joining := slices.ContainsFunc(snap.Shards, func(shard topology.Shard) bool { return shard.State == topology.ShardJoining })
+	if !joining && !snap.AnyHeld() {
 		return
 	}
 	type work struct {
@@ -119,7 +121,7 @@ func (s *Server) awaitInFlight(snap *topology.Snapshot, most time.Duration) {
 	var left []work
 	s.mu.Lock()
 	for _, c := range s.sessions {
-		if round := c.round.Load(); c.worksOn(snap) {
+		if round := c.round.Load(); c.worksOn(snap, joining) {
 			left = append(left, work{c, round})
 		}
 	}
@@ -131,12 +133,12 @@ func (s *Server) awaitInFlight(snap *topology.Snapshot, most time.Duration) {
 	}
 }
 
-// worksOn says whether the session is at work with a shard in a cutover. It is called from another goroutine.
-func (s *Session) worksOn(snap *topology.Snapshot) bool {
+// worksOn says whether the session is at work with a shard in a cutover, or with any. It is called from another goroutine.
+func (s *Session) worksOn(snap *topology.Snapshot, anyOne bool) bool {
 	if sessionState(s.state.Load()) != active {
 		return false
 	}
 	s.laneMu.Lock()
 	defer s.laneMu.Unlock()
-	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return snap.InCutover(l.be.Pool().Shard()) })
+	return slices.ContainsFunc(s.lanes, func(l *lane) bool { return anyOne || snap.InCutover(l.be.Pool().Shard()) })
 }

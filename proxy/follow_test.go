@@ -185,34 +185,42 @@ func TestHoldCancelled(t *testing.T) {
 	}
 }
 
-// TestHoldAwaitsWhatRuns: a map with a hold is in force for all only when what was planned before has been answered.
+// TestHoldAwaitsWhatRuns: a map with a hold, or with a shard that joins, is in force for all only when what was planned before has been
+// answered.
 func TestHoldAwaitsWhatRuns(t *testing.T) {
-	k := newKit(t)
-	snap := k.srv.Snapshot()
-	c, other := k.connect(), k.connect()
-	key := itoa(k.keyOn(0, 0))
-	c.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:I")
-	other.want("BEGIN", "C:BEGIN Z:T")
-	other.want("SELECT v FROM t WHERE user_id = "+key+" FOR UPDATE", "T D:row C:SELECT 1 Z:T")
-	c.send(join(run("UPDATE t SET v = 'last' WHERE user_id = $1", key))...)
-	waitFor(t, "it waits for the row", func() bool { return k.count(0, "SELECT 'x' FROM pg_locks WHERE NOT granted") == 1 })
-	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: snap.Epoch + 2, Ranges: snap.Ranges()[:1]}
-	next := k.apply(topology.SetMoving{Moving: moving})
-	k.srv.Publish(next) // which gives up before long
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		k.srv.awaitInFlight(next, patience)
-	}()
-	select {
-	case <-over:
-		t.Error("nothing was waited for")
-	case <-time.After(100 * time.Millisecond):
-	}
-	other.want("COMMIT", "C:COMMIT Z:I")
-	<-over
-	if got := c.answer("Z"); got != "1 2 C:UPDATE 1 Z:I" {
-		t.Errorf("%s", got)
+	for name, change := range map[string]func(snap *topology.Snapshot) topology.Change{
+		"hold": func(snap *topology.Snapshot) topology.Change {
+			return topology.SetMoving{Moving: topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: snap.Epoch + 2, Ranges: snap.Ranges()[:1]}}
+		},
+		"join": func(*topology.Snapshot) topology.Change { return topology.AddShard{Shard: joining} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKit(t)
+			c, other := k.connect(), k.connect()
+			key := itoa(k.keyOn(0, 0))
+			c.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:I")
+			other.want("BEGIN", "C:BEGIN Z:T")
+			other.want("SELECT v FROM t WHERE user_id = "+key+" FOR UPDATE", "T D:row C:SELECT 1 Z:T")
+			c.send(join(run("UPDATE t SET v = 'last' WHERE user_id = $1", key))...)
+			waitFor(t, "it waits for the row", func() bool { return k.count(0, "SELECT 'x' FROM pg_locks WHERE NOT granted") == 1 })
+			next := k.apply(change(k.srv.Snapshot()))
+			k.srv.Publish(next) // which gives up before long
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				k.srv.awaitInFlight(next, patience)
+			}()
+			select {
+			case <-over:
+				t.Error("nothing was waited for")
+			case <-time.After(100 * time.Millisecond):
+			}
+			other.want("COMMIT", "C:COMMIT Z:I")
+			<-over
+			if got := c.answer("Z"); got != "1 2 C:UPDATE 1 Z:I" {
+				t.Errorf("%s", got)
+			}
+		})
 	}
 }
 
