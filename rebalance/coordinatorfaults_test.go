@@ -174,18 +174,7 @@ func TestCutoverWaitsForOtherMovers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until := func(what string, holds func(m *Move) bool) {
-		t.Helper()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			list := coordinator.Own()
-			if len(list) == 1 && holds(&list[0].Move) {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s: %+v", what, list)
-			}
-		}
-	}
+	until := func(what string, holds func(m *Move) bool) { t.Helper(); c.untilMove(coordinator, what, holds) }
 	until("the target has its fence", func(m *Move) bool { return m.Task == TaskSettle })
 	exec("SET application_name = 'shardproxy_move_c_7'; BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE")
 	until("it waits", func(m *Move) bool { return strings.Contains(m.Error, "waits for shardproxy_move_c_7 on shard s2") })
@@ -193,4 +182,39 @@ func TestCutoverWaitsForOtherMovers(t *testing.T) {
 	if m := c.await(id, Soak); m.Pause == 0 || m.PauseAll != m.Pause {
 		t.Errorf("clients waited in vain: %v in all cutovers, %v in the last", m.PauseAll, m.Pause)
 	}
+}
+
+// untilMove waits for the only move of a coordinator.
+func (c *cluster) untilMove(coordinator *Coordinator, what string, holds func(m *Move) bool) {
+	c.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		list := coordinator.Own()
+		if len(list) == 1 && holds(&list[0].Move) {
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Fatalf("%s: %+v", what, list)
+		}
+	}
+}
+
+// TestCutoverIsGivenBackUnderALock holds that a lock which a cutover runs into, as of a VACUUM that has just begun, keeps clients waiting for
+// its budget only: the ranges go back while the lock is still held.
+func TestCutoverIsGivenBackUnderALock(t *testing.T) {
+	c := newCluster(t)
+	c.fill(200)
+	coordinator, stop := c.coordinator("p1")
+	defer stop()
+	id := c.add(quarter(t))
+	c.untilMove(coordinator, "the stream", func(m *Move) bool { return m.State == Streaming })
+	// Neither who looks for blockers nor who waits for movers takes it for one, so that the cutover begins.
+	other := c.pg.Connect(t, c.db[0])
+	if _, err := other.Exec(t.Context(), "SET application_name = 'shardproxy_move_c_7'; BEGIN; LOCK TABLE users IN SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	c.untilMove(coordinator, "the cutover is given back", func(m *Move) bool { return m.Cutovers == 1 && m.State == Streaming })
+	if _, err := other.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	c.await(id, Soak)
 }

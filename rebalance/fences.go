@@ -39,21 +39,27 @@ func (r *runner) forgoFence(at Side) {
 	}
 }
 
-// fenceTo makes the fence of a side hold it to the ranges that the map gives it, and those of the move beside them or not.
+// fenceTo makes the fence of a side hold it to the ranges that the map gives it, and those of the move beside them or not. Who only gains
+// waits for nobody: else a VACUUM that a cutover has run into would keep clients waiting beyond its budget too.
 func (r *runner) fenceTo(ctx context.Context, at Side, owns bool, epoch topology.Epoch) error {
 	defer r.forgoFence(at)
+	var change *fence.Prepared
 	if p := r.fences[at]; p != nil && p.owns == owns && p.epoch == epoch {
-		if owns {
-			return p.CommitUnlocked(ctx)
+		change = p.Prepared
+	} else {
+		r.forgoFence(at)
+		st, err := r.wanted(at, owns, epoch)
+		if err != nil {
+			return err
 		}
-		return p.Commit(ctx)
+		if change, err = fence.Prepare(ctx, r.on(at).query, st, r.tables()); err != nil {
+			return err
+		}
 	}
-	r.forgoFence(at)
-	st, err := r.wanted(at, owns, epoch)
-	if err != nil {
-		return err
+	if owns {
+		return change.CommitUnlocked(ctx)
 	}
-	return fence.Set(ctx, r.on(at).query, st, r.tables())
+	return change.Commit(ctx)
 }
 
 // wanted is the state that fenceTo makes.
