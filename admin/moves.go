@@ -120,7 +120,13 @@ func (s *session) showMoves(ctx context.Context, all bool) ([][]any, *wire.Error
 const megabyte = 1e6
 
 func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time) []any {
-	if st != nil && st.Move.Rev >= m.Rev {
+	switch {
+	case st == nil || st.Move.Rev < m.Rev: // the journal is newer
+	case st.Told:
+		now := *m
+		now.Task, now.Error, now.Blockers, now.Alarmed = st.Move.Task, st.Move.Error, st.Move.Blockers, st.Move.Alarmed
+		m = &now
+	default:
 		m = &st.Move
 	}
 	rows, bytes := m.Rows, m.Bytes

@@ -3,7 +3,6 @@ package rebalance
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,7 +23,7 @@ func (r *runner) lookForBlockers(ctx context.Context) error {
 			return err
 		}
 		for _, row := range rows {
-			names = append(names, "shard "+s.name+": "+strings.Join(row, ", "))
+			names = append(names, "shard "+s.name+": "+row[0])
 		}
 	}
 	if len(names) > 0 {
@@ -77,11 +76,12 @@ WHERE t.tgname IN ('shardproxy_owner_insert', 'shardproxy_owner_parts_insert') A
 // blockersSQL names who holds a lock on a fenced table that the fence's own would wait for, for half a second and more. What movers do
 // in pieces rests while a move is cut over; but a VACUUM goes on.
 const blockersSQL = `
-SELECT coalesce('pid ' || l.pid, 'a prepared transaction'), coalesce('user ' || a.usename, ''), coalesce(a.application_name, ''),
-       coalesce(a.state, ''), coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::numeric(10, 1) || ' s', ''),
-       l.mode || ' on ' || c.oid::pg_catalog.regclass, coalesce(pg_catalog.left(a.query, 100), '')
+SELECT pg_catalog.concat_ws(', ', coalesce('pid ' || l.pid, 'prepared transaction ' || p.gid), 'user ' || coalesce(a.usename, p.owner), nullif(a.application_name, ''), a.state,
+       (extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::numeric(10, 1) || ' s old'),
+       l.mode || ' on ' || c.oid::pg_catalog.regclass) || coalesce(': ' || nullif(pg_catalog.left(a.query, 100), ''), '')
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
 WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 AND l.mode NOT IN ('AccessShareLock') AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 AND EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'shardproxy_epoch')

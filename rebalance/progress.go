@@ -10,6 +10,11 @@ import (
 // moveProgress is what a coordinator tells of a move beyond the journal, with each renewal of its lease.
 type moveProgress struct {
 	ID       MoveID        `json:"id"`
+	Rev      int64         `json:"rev"`
+	Task     Task          `json:"task"`
+	Error    string        `json:"error,omitempty"`
+	Blockers []string      `json:"blockers,omitempty"`
+	Alarmed  bool          `json:"alarmed,omitempty"`
 	Rows     int64         `json:"rows"`
 	Bytes    int64         `json:"bytes"`
 	Lag      int64         `json:"lag"`
@@ -24,15 +29,16 @@ func (c *Coordinator) progress() []byte {
 	list := []moveProgress{}
 	for _, st := range c.Own() {
 		list = append(list, moveProgress{
-			ID: st.Move.ID, Rows: st.Move.Rows, Bytes: st.Move.Bytes, Lag: st.Lag, Copied: st.Copied, Chunks: st.Chunks, Copying: st.Copying, Throttle: st.Throttle,
+			ID: st.Move.ID, Rev: st.Move.Rev, Task: st.Move.Task, Error: st.Move.Error, Blockers: st.Move.Blockers, Alarmed: st.Move.Alarmed,
+			Rows: st.Move.Rows, Bytes: st.Move.Bytes, Lag: st.Lag, Copied: st.Copied, Chunks: st.Chunks, Copying: st.Copying, Throttle: st.Throttle,
 		})
 	}
 	text, _ := json.Marshal(list) // numbers and strings can always be written
 	return text
 }
 
-// Status tells of the moves under way: of this moment where this proxy coordinates them, else what the coordinator told last. Of a
-// move that is told of there is only how far it is, and Rev is below that of any in the journal.
+// Status tells of the moves under way: of this moment where this proxy coordinates them, else what the coordinator told last, which
+// has of the move only how far it is and what it waits for.
 func (c *Coordinator) Status(ctx context.Context) ([]Status, error) {
 	if own := c.Own(); len(own) > 0 {
 		return own, nil
@@ -48,8 +54,8 @@ func (c *Coordinator) Status(ctx context.Context) ([]Status, error) {
 	list := make([]Status, len(told))
 	for i, p := range told {
 		list[i] = Status{
-			Move: Move{ID: p.ID, Rev: -1, Rows: p.Rows, Bytes: p.Bytes},
-			Lag:  p.Lag, Copied: p.Copied, Chunks: p.Chunks, Copying: p.Copying, Throttle: p.Throttle,
+			Move: Move{ID: p.ID, Rev: p.Rev, Task: p.Task, Error: p.Error, Blockers: p.Blockers, Alarmed: p.Alarmed, Rows: p.Rows, Bytes: p.Bytes},
+			Told: true, Lag: p.Lag, Copied: p.Copied, Chunks: p.Chunks, Copying: p.Copying, Throttle: p.Throttle,
 		}
 	}
 	return list, nil

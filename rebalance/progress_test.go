@@ -27,7 +27,7 @@ func TestStatusOfAnother(t *testing.T) {
 	if got := status(other); len(got) != 0 {
 		t.Errorf("before anything was told: %+v", got)
 	}
-	r := newRunner(leader, lease, Move{ID: 3, Rev: 5, State: Copying, Source: "s1", Target: "s2", Rows: 100, Bytes: 2000})
+	r := newRunner(leader, lease, Move{ID: 3, Rev: 5, State: Copying, Source: "s1", Target: "s2", Rows: 100, Bytes: 2000, Task: TaskCopy, Error: "it waits", Blockers: []string{"pid 1"}, Alarmed: true})
 	r.chunks.Store(1)
 	r.chunksTotal.Store(4)
 	r.copyBegan.Store(time.Now().UnixNano())
@@ -41,7 +41,7 @@ func TestStatusOfAnother(t *testing.T) {
 		t.Errorf("the leader: %+v", got)
 	}
 	got := status(other)
-	want := []Status{{Move: Move{ID: 3, Rev: -1, Rows: 100, Bytes: 2000}, Lag: -1, Copied: 1, Chunks: 4, Throttle: reason}}
+	want := []Status{{Move: Move{ID: 3, Rev: 5, Task: TaskCopy, Error: "it waits", Blockers: []string{"pid 1"}, Alarmed: true, Rows: 100, Bytes: 2000}, Told: true, Lag: -1, Copied: 1, Chunks: 4, Throttle: reason}}
 	if len(got) == 1 && got[0].Copying > 0 {
 		want[0].Copying = got[0].Copying
 	}

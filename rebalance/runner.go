@@ -65,6 +65,7 @@ type answer struct {
 // Status of a move under way.
 type Status struct {
 	Move    Move
+	Told    bool          // by the coordinator: of Move there are ID, Rev, Task, Error, Blockers, Alarmed, Rows and Bytes
 	Lag     int64         // bytes of log that the stream is behind; -1: it does not run
 	Copied  int64         // chunks
 	Chunks  int64         // that there are
