@@ -3,6 +3,7 @@ package rebalance
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"shardproxy/topology"
 )
@@ -11,7 +12,7 @@ import (
 type Split struct {
 	Shard  string           // all that this shard owns, or
 	Range  Range            // a range of one owner
-	At     topology.KeyHash // with 0 it is cut in the middle; only for a range
+	At     topology.KeyHash // the second part begins there; with 0 the parts are even
 	Into   int              // parts; 0 is two
 	BySize bool             // in parts of equal weight, not width
 	To     []string         // shards for the second part and those after it, in turn; none: all stay, the map is cut only
@@ -63,14 +64,12 @@ func (p *planner) splitParts(s *Split) ([][]Range, error) {
 		return nil, err
 	case s.Into < 0 || s.Into == 1 || into > splitMax:
 		return nil, fmt.Errorf("a split makes 2 to %d parts, not %d", splitMax, s.Into)
-	case s.At != 0 && (s.Shard != "" || s.Into > 2 || s.BySize):
-		return nil, errors.New("a border is for one range in two parts")
+	case s.At != 0 && (s.Into > 2 || s.BySize):
+		return nil, errors.New("a border makes two parts, of whatever size")
+	case len(s.To) >= into:
+		return nil, fmt.Errorf("of %d parts the first stays where it is, so there is nothing for %s", into, strings.Join(s.To[into-1:], ", "))
 	case s.At != 0:
-		r := whole[0]
-		if !r.Has(s.At) || s.At == r.Start {
-			return nil, fmt.Errorf("%016x does not lie inside of the range %v", uint64(s.At), r)
-		}
-		return [][]Range{{{r.Start, s.At}}, {{s.At, r.End}}}, nil
+		return cutAt(whole, s.At)
 	}
 	weights := p.weights
 	if !s.BySize {
@@ -107,6 +106,25 @@ func (p *planner) splitWhole(s *Split) (whole []Range, err error) {
 		}
 	}
 	return []Range{s.Range}, nil
+}
+
+// cutAt cuts a list of ranges in what lies below a border and the rest.
+func cutAt(whole []Range, at topology.KeyHash) ([][]Range, error) {
+	parts := make([][]Range, 2)
+	for _, r := range whole {
+		switch {
+		case r.last() < at:
+			parts[0] = append(parts[0], r)
+		case r.Start >= at:
+			parts[1] = append(parts[1], r)
+		default:
+			parts[0], parts[1] = append(parts[0], Range{r.Start, at}), append(parts[1], Range{at, r.End})
+		}
+	}
+	if len(parts[0]) == 0 || len(parts[1]) == 0 {
+		return nil, fmt.Errorf("0x%016x does not lie inside of %v", uint64(at), whole)
+	}
+	return parts, nil
 }
 
 // cutEvenly cuts a list of ranges in parts that weigh the same.

@@ -26,8 +26,8 @@ func (o *options) movesCommand() *cobra.Command {
 	all, watch := false, false
 	cmd := &cobra.Command{
 		Use: "moves", Short: "Key ranges on their way from one shard to another", Args: subcommandNeeded,
-		Long: `Lists the moves under way, with --all those that have ended too. Rows, MB, speed, lag and ETA are of this moment where the proxy that is
-asked coordinates the moves; any other proxy knows what the journal has. PAUSE_MS is how long clients have waited for the cutovers so far.
+		Long: `Lists the moves under way, with --all those that have ended too. Rows, MB, speed, lag, ETA and blockers are of this moment where the proxy
+that is asked coordinates the moves; any other proxy knows them as of some two seconds ago. PAUSE_MS is how long clients have waited for the cutovers so far.
 
 Phases: planned, prepared, copying, streaming; hold to flipped are the cutover; released, verified: both shards are compared; soak: the
 source follows the target, so that the move can be reversed, for ten minutes or until it is told to finish; cleaning, cleaned. Ends of

@@ -47,24 +47,26 @@ func (o *options) splitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "split {SHARD | RANGE} [--to SHARD]...", Short: "Cut what a shard or a range has in parts, and move all but the first",
 		Long: `Cuts the keys of a shard, or one key range, in two parts of equal width, or as the flags say. The first part stays; the others go to the
-shards of --to in turn. Without --to, the map is cut and nothing moves.` + scheduleHelp,
+shards of --to in turn, of which there may not be more than such parts. Without --to, the map is cut and nothing moves.` + scheduleHelp,
 		Example: `  shardctl split s1 --to s5 --wait
   shardctl split s1 --into 3 --by-size --to s5,s6 --plan
   shardctl split 0x4000000000000000 --at 0x5000000000000000 --to s2`,
 		Args: between(1, 1), ValidArgsFunction: o.completeShard,
 	}
 	s := o.newSchedule(cmd)
-	cmd.Flags().StringVar(&at, "at", "", "hash at which a range is cut")
+	cmd.Flags().StringVar(&at, "at", "", "hash at which the second part begins")
 	cmd.Flags().IntVar(&into, "into", 0, "number of parts (default 2)")
 	cmd.Flags().BoolVar(&bySize, "by-size", false, "parts of equal size, as measured, not of equal width")
 	cmd.Flags().StringSliceVar(&to, "to", nil, "shards for the second part and those after it")
-	cmd.MarkFlagsMutuallyExclusive("at", "into")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if at != "" && (bySize || cmd.Flags().Changed("into")) {
+			return usageError{cmd.CommandPath(), errors.New("--at makes two parts: it goes with neither --into nor --by-size")}
+		}
 		sql := "SPLIT " + shardOrRange(args[0])
 		switch {
 		case at != "":
 			sql += " AT " + literal(at)
-		case into != 0:
+		case cmd.Flags().Changed("into"):
 			sql += " INTO " + literal(strconv.Itoa(into))
 		}
 		if bySize {
