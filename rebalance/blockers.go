@@ -18,18 +18,46 @@ func (r *runner) lookForBlockers(ctx context.Context) error {
 	}
 	var names []string
 	for _, s := range r.sides {
-		rows, err := s.query(ctx, blockersSQL)
+		found, err := s.blockers(ctx)
 		if err != nil {
 			return err
 		}
-		for _, row := range rows {
-			names = append(names, "shard "+s.name+": "+row[0])
+		for _, name := range found {
+			names = append(names, "shard "+s.name+": "+name)
 		}
 	}
 	if len(names) > 0 {
 		return blockedError(names)
 	}
 	return nil
+}
+
+// blockers names those of one shard. Of sessions of other roles it is not told since when they run, unless by pg_read_all_stats: those count whose
+// transaction is still there half a second later.
+func (s *side) blockers(ctx context.Context) (names []string, err error) {
+	before := make(map[string]bool)
+	for first := true; ; first = false {
+		rows, err := s.query(ctx, blockersSQL)
+		if err != nil {
+			return nil, err
+		}
+		names = names[:0]
+		for _, row := range rows {
+			name, transaction, old := row[0], row[1], row[2] == "true"
+			if old || before[transaction] {
+				names = append(names, name)
+			}
+			before[transaction] = before[transaction] || first && !old
+		}
+		if !first || len(names) == len(rows) {
+			return names, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(longTransaction):
+		}
+	}
 }
 
 // forgoDropped gives up what has streamed so far if a table was dropped meanwhile.
@@ -73,19 +101,24 @@ SELECT DISTINCT n.nspname, c.relname FROM pg_catalog.pg_trigger t JOIN pg_catalo
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE t.tgname IN ('shardproxy_owner_insert', 'shardproxy_owner_parts_insert') AND NOT c.relispartition`
 
-// blockersSQL names who holds a lock on a fenced table that the fence's own would wait for, for half a second and more. What movers do
+// longTransaction is how long one must run to be named; also in blockersSQL.
+const longTransaction = 500 * time.Millisecond
+
+// blockersSQL names who holds a lock on a fenced table that the fence's own would wait for, for half a second and more, with the transaction
+// and whether its age is known. What movers do
 // in pieces rests while a move is cut over; but a VACUUM goes on.
 const blockersSQL = `
 SELECT pg_catalog.concat_ws(', ', coalesce('pid ' || l.pid, 'prepared transaction ' || p.gid), 'user ' || coalesce(a.usename, p.owner), nullif(a.application_name, ''), a.state,
        (extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::numeric(10, 1) || ' s old'),
-       l.mode || ' on ' || c.oid::pg_catalog.regclass) || coalesce(': ' || nullif(pg_catalog.left(a.query, 100), ''), '')
+       l.mode || ' on ' || c.oid::pg_catalog.regclass) || coalesce(': ' || nullif(pg_catalog.left(a.query, 100), ''), ''),
+       l.virtualtransaction, (l.pid IS NULL OR a.xact_start IS NOT NULL)::text
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
 WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 AND l.mode NOT IN ('AccessShareLock') AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 AND EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'shardproxy_epoch')
-AND (a.pid IS NULL OR a.xact_start < pg_catalog.clock_timestamp() - interval '500 ms')
+AND (l.pid IS NULL OR a.xact_start IS NULL OR a.xact_start < pg_catalog.clock_timestamp() - interval '500 ms')
 AND (coalesce(a.application_name, '') NOT LIKE 'shardproxy_move_%' OR a.query LIKE 'VACUUM%')`
 
 // moversSQL names what movers do that holds a lock on fenced tables, and is no short transaction of a stream.
