@@ -114,11 +114,12 @@ SELECT pg_catalog.concat_ws(', ', coalesce('pid ' || l.pid, 'prepared transactio
        l.virtualtransaction, (l.pid IS NULL OR a.xact_start IS NOT NULL)::text
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+LEFT JOIN pg_catalog.pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.virtualtransaction = l.virtualtransaction AND x.locktype = 'transactionid'
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
 WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 AND l.mode NOT IN ('AccessShareLock') AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 AND EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'shardproxy_epoch')
-AND (l.pid IS NULL OR a.xact_start IS NULL OR a.xact_start < pg_catalog.clock_timestamp() - interval '500 ms')
+AND (l.pid IS NOT NULL AND a.xact_start IS NULL OR coalesce(a.xact_start, p.prepared) < pg_catalog.clock_timestamp() - interval '500 ms')
 AND (coalesce(a.application_name, '') NOT LIKE 'shardproxy_move_%' OR a.query LIKE 'VACUUM%')`
 
 // moversSQL names what movers do that holds a lock on fenced tables, and is no short transaction of a stream.

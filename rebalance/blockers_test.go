@@ -3,11 +3,13 @@ package rebalance
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"shardproxy/internal/pgtest"
 )
 
-// TestBlockersOfOtherRoles holds that a lock is seen of a session that one may not look into, such as a VACUUM of a superuser's.
+// TestBlockersOfOtherRoles holds that a lock is seen of a session that one may not look into, such as a VACUUM of a superuser's,
+// and a prepared transaction is named.
 func TestBlockersOfOtherRoles(t *testing.T) {
 	pg := pgtest.Start(t)
 	pg.Exec(t, "postgres", `CREATE ROLE service LOGIN; CREATE TABLE users (id bigint PRIMARY KEY); CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -26,5 +28,17 @@ func TestBlockersOfOtherRoles(t *testing.T) {
 	names, err := s.blockers(t.Context())
 	if err != nil || len(names) != 1 || !strings.Contains(names[0], "ShareUpdateExclusiveLock on users") {
 		t.Errorf("%q, %v", names, err)
+	}
+	if _, err := other.Exec(t.Context(), "PREPARE TRANSACTION 'forgotten'"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		names, err := s.blockers(t.Context())
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("%q, %v", names, err)
+		}
+		if len(names) == 1 && strings.Contains(names[0], "prepared transaction forgotten, user ") {
+			return
+		}
 	}
 }
