@@ -14,21 +14,28 @@ import (
 //   - no cutover waits for it to end on one of its shards, and
 //   - what it has done on all shards is on all of that map.
 //
+// Where no key has another owner, as when a shard is added, the first makes no difference.
+//
 // Any other stays with its map. What it does where key ranges have moved meanwhile is refused with 40001, and it is to run again.
 
-// holdsMap says that the session must stay with its map whatever comes: a pipeline is under way, or a transaction that reads
-// by one snapshot from its beginning to its end. It may ask a shard which of the two kinds a transaction is.
+// holdsMap says that the session must stay with its map where keys have other owners by the next: a pipeline is under way, or a
+// transaction that reads by one snapshot from its beginning to its end. It may ask a shard which of the two kinds a transaction is.
 func (s *Session) holdsMap() bool {
-	var begun *lane
+	begun, busy := s.underWay()
+	return busy || begun != nil && !s.readsCommitted(begun)
+}
+
+// underWay gives a lane of the open transaction, if there is one. busy says that it, or a pipeline, can go over to no other map.
+func (s *Session) underWay() (begun *lane, busy bool) {
 	for _, l := range s.lanes {
 		if l.pending() || !l.synced {
-			return true
+			return nil, true
 		}
 		if l.begun {
 			begun = l
 		}
 	}
-	return begun != nil && (s.tx.failed || s.own != nil || !s.readsCommitted(begun))
+	return begun, begun != nil && (s.tx.failed || s.own != nil)
 }
 
 // settlePipeline makes a transaction of what the client's pipeline has done so far, so that it may go over to a later map as a
@@ -62,7 +69,8 @@ func (s *Session) readsCommitted(l *lane) bool {
 
 // follows says whether the session may go over to a map.
 func (s *Session) follows(next *topology.Snapshot) bool {
-	if s.holdsMap() || s.leavesOut(next) {
+	begun, busy := s.underWay()
+	if busy || s.leavesOut(next) || begun != nil && !s.readsCommitted(begun) && (next.AnyHeld() || !next.SameOwners(s.routes.snap)) {
 		return false
 	}
 	return !slices.ContainsFunc(s.lanes, func(l *lane) bool {

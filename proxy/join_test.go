@@ -31,9 +31,32 @@ func TestJoinedElsewhere(t *testing.T) {
 	c.want("SELECT v FROM t WHERE user_id = "+itoa(k.keyOn(0, 0)), "T C:SELECT 0 Z:T")
 	replica := topology.Node{Host: "127.0.0.1", Port: 2, Database: "none", Role: topology.Replica}
 	k.srv.Publish(k.apply(topology.Batch{
+		k.moveOf(0, 1), // so that it cannot go over to this map
 		topology.SetShardState{Name: "s4", State: topology.ShardActive}, topology.AddNode{Shard: "s4", Node: replica}, topology.SetPrimary{Shard: "s4", Node: replica},
 	}))
 	c.want("INSERT INTO r VALUES (1, 'row')", "E:40001 Z:E")
 	c.want("ROLLBACK", "C:ROLLBACK Z:I")
 	k.atRest()
+}
+
+// TestJoinUnderOneSnapshot: a transaction that reads by one snapshot goes on when a shard is added, or a cutover was taken back, as
+// no key has another owner.
+func TestJoinUnderOneSnapshot(t *testing.T) {
+	for name, change := range map[string]topology.Change{"join": topology.AddShard{Shard: joining}, "burn": topology.BurnEpoch{}} {
+		t.Run(name, func(t *testing.T) {
+			k := newKit(t)
+			k.fences(k.srv.Snapshot())
+			key := itoa(k.keyOn(0, 0))
+			c := k.connect()
+			c.want("BEGIN ISOLATION LEVEL REPEATABLE READ", "C:BEGIN Z:T")
+			c.want("SELECT v FROM r", "T C:SELECT 0 Z:T")
+			c.want("SELECT v FROM t WHERE user_id = "+key, "T C:SELECT 0 Z:T")
+			next := k.apply(change)
+			k.fence(0, next)
+			k.srv.Publish(next)
+			c.want("INSERT INTO t VALUES ("+key+", 'row')", "C:INSERT 0 1 Z:T")
+			c.want("COMMIT", "C:COMMIT Z:I")
+			k.atRest()
+		})
+	}
 }

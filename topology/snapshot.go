@@ -208,6 +208,13 @@ func (s *Snapshot) Keeps(id ShardID, next *Snapshot) bool {
 	return ok
 }
 
+// SameOwners says whether each key has the same owner, by its name, in both maps. Where ranges were cut or joined it says no.
+func (s *Snapshot) SameOwners(other *Snapshot) bool {
+	return slices.EqualFunc(s.ranges, other.ranges, func(a, b KeyRange) bool {
+		return a.Start == b.Start && s.Shards[a.Shard].Name == other.Shards[b.Shard].Name
+	})
+}
+
 // WithSchema is s with another schema.
 func (s *Snapshot) WithSchema(schema *Schema) *Snapshot {
 	c := *s

@@ -201,3 +201,29 @@ func TestKeeps(t *testing.T) {
 		t.Error("a shard is to be found by its name")
 	}
 }
+
+func TestSameOwners(t *testing.T) {
+	shards := []Shard{{Name: "a"}, {Name: "b"}}
+	cut := []KeyRange{{Start: 0, End: 1 << 63, Shard: 0}, {Start: 1 << 63, Shard: 1}}
+	of := func(shards []Shard, ranges ...KeyRange) *Snapshot {
+		s, err := NewSnapshot(1, shards, ranges, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	base := of(shards, cut...)
+	for name, test := range map[string]struct {
+		other *Snapshot
+		want  bool
+	}{
+		"other numbers": {of([]Shard{{Name: "b"}, {Name: "c"}, {Name: "a"}}, KeyRange{0, 1 << 63, 2}, KeyRange{1 << 63, 0, 0}), true},
+		"other owner":   {of(shards, KeyRange{0, 1 << 63, 1}, KeyRange{1 << 63, 0, 0}), false},
+		"other border":  {of(shards, KeyRange{0, 1 << 62, 0}, KeyRange{1 << 62, 0, 1}), false},
+		"fewer":         {of(shards, KeyRange{Shard: 0}), false},
+	} {
+		if got := base.SameOwners(test.other); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
