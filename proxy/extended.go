@@ -26,6 +26,7 @@ type prepared struct {
 	snap      *topology.Snapshot // that template was made with
 	env       *router.Env
 	statement *backend.Statement // as backends know it; its name is "" for the unnamed statement
+	drawn     *drawn             // its sequences, nil: it uses none
 	token     uint64             // of the unnamed statement: which Parse it is
 }
 
@@ -207,6 +208,18 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 	if s.tx.failed && !ends(t) {
 		return errAborted()
 	}
+	var numbers *drawn
+	if t.Draws != nil {
+		if numbers, err = s.prepareDrawn(&m, t); err != nil {
+			return err
+		}
+		if t, err = s.plan(ctx, m.SQL); err != nil {
+			return err
+		}
+		s.filled = numbers.filledText
+	} else {
+		s.filled = filledText{}
+	}
 	switch {
 	case t.Kind == router.Syntax && s.bound == unbound && !isCopy(m.SQL):
 		return s.syntax(ctx, t, strings.Clone(m.SQL))
@@ -218,7 +231,7 @@ func (s *Session) parse(ctx context.Context, body []byte) error {
 	}
 	p := &prepared{
 		sql: strings.Clone(m.SQL), types: bytes.Clone(m.Types), template: t, literals: slices.Clone(s.scratch.Literals),
-		snap: s.snap, env: s.env,
+		snap: s.snap, env: s.env, drawn: numbers,
 	}
 	if t.Kind == router.Cursor {
 		// Parsed anew each time: PostgreSQL 15 crashes when a prepared FETCH is described after its cursor has gone.

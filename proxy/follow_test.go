@@ -113,7 +113,7 @@ func TestPortalsFollow(t *testing.T) {
 	c.want("FETCH c", "T D:1 C:FETCH 1 Z:T")
 	c.wantPipe("1 2 D:1 s Z:T", &pgproto3.Parse{Query: "/* shardproxy: shard=s3 */ " + series}, &pgproto3.Bind{DestinationPortal: "p"},
 		&pgproto3.Execute{Portal: "p", MaxRows: 1}, &pgproto3.Sync{})
-	moves := topology.Batch{k.moveOf(0, 1), topology.RemoveShard{Name: "s1"}}
+	moves := topology.Batch{k.moveOf(1, 0), topology.RemoveShard{Name: "s2"}}
 	k.srv.Publish(k.apply(moves))
 	if id, _ := k.srv.Snapshot().ShardByName("s3"); id == 2 {
 		t.Fatal("the shard has kept its number: the test shows nothing")

@@ -354,6 +354,9 @@ func (s *Session) accept(l *lane, want reply, typ byte, m []byte) (ends bool) {
 		}
 		if len(l.asked) > 0 {
 			l.asked[0].described = append([]byte(nil), m[min(7, len(m)):]...)
+			if l.asked[0].drawn != nil {
+				m = l.asked[0].drawn.describe(m)
+			}
 			l.asked = append(l.asked[:0], l.asked[1:]...)
 		}
 		pass(want == describeReply)
@@ -435,6 +438,12 @@ func (s *Session) failedOn(l *lane, m []byte, want reply) error {
 	}
 	if l.restore != nil {
 		l.restore(e)
+		s.filled.restore(e)
+		s.client.SetAppended(e.Append(s.client.Append()))
+		return errSent
+	}
+	if len(s.filled.inserted) > 0 && e.Position > 0 {
+		s.filled.restore(e)
 		s.client.SetAppended(e.Append(s.client.Append()))
 		return errSent
 	}

@@ -108,7 +108,7 @@ func TestCursorAfterRenumbering(t *testing.T) {
 	c.want(on3+"SELECT 1", "T D:1 C:SELECT 1 Z:T")
 	c.want("DECLARE c CURSOR FOR SELECT generate_series(1, 2)", "C:DECLARE CURSOR Z:T")
 	c.want("COMMIT", "C:COMMIT Z:I")
-	k.srv.Publish(k.apply(topology.Batch{k.moveOf(0, 1), topology.RemoveShard{Name: "s1"}}))
+	k.srv.Publish(k.apply(topology.Batch{k.moveOf(1, 0), topology.RemoveShard{Name: "s2"}}))
 	c.want("FETCH c", "E:34000 Z:I")
 }
 

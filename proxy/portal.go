@@ -53,6 +53,12 @@ type boundPortal struct {
 // bind handles Bind.
 func (s *Session) bind(ctx context.Context, body []byte) error {
 	var err error
+	if p := s.drawnOf(body); p != nil && !s.tx.failed {
+		s.filled = p.filledText
+		if body, err = s.bindDrawn(ctx, p, body); err != nil {
+			return err
+		}
+	}
 	if s.bindMessage, err = wire.ParseBind(body); err != nil {
 		return asProtocol(err)
 	}
@@ -166,7 +172,7 @@ func (s *Session) bindLarge(ctx context.Context, body int) error {
 	if err != nil {
 		return err
 	}
-	if s.bindMessage, err = wire.ParseBind(head[5:]); err == nil {
+	if s.bindMessage, err = wire.ParseBind(head[5:]); err == nil && s.drawnOf(head[5:]) == nil {
 		p, shards, terr := s.largeTarget(ctx)
 		for again := true; again; { // nothing of the message has been taken yet
 			if again, terr = s.again(ctx, terr); again {

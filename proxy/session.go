@@ -67,9 +67,11 @@ type Session struct {
 	late     []byte                    // notifications that came while the proxy's own statements ran: they go out at the end of the round
 	renamed  struct{ from, shift int } // EXECUTE: another name has moved what is behind character from
 
-	reading     string    // how its settings make PostgreSQL read a text: see readingOf
-	foreign     bool      // client_encoding is not the server's: bytes beyond ASCII hash differently
-	bindMessage wire.Bind // the current one
+	sequences   sequences
+	filled      filledText // the current text, where numbers were put into the client's
+	reading     string     // how its settings make PostgreSQL read a text: see readingOf
+	foreign     bool       // client_encoding is not the server's: bytes beyond ASCII hash differently
+	bindMessage wire.Bind  // the current one
 	parses      uint64
 	portals     map[string]*portal
 	portal      portal // the unnamed one

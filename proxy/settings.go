@@ -450,6 +450,9 @@ func (s *Session) discard(t *router.Template, sql string) error {
 			l.pinned, l.listen = s.pooling == SessionPooling, false
 		}
 	}
+	if all || t.Name == "SEQUENCES" {
+		s.sequences = sequences{}
+	}
 	if all {
 		clear(s.prepared)
 		s.unnamed = nil

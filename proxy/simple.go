@@ -235,6 +235,9 @@ func (s *Session) attempt(ctx context.Context, sql string) error {
 		}
 		return errAborted()
 	}
+	if t.Draws != nil {
+		return s.runDrawn(ctx, t.Draws, sql)
+	}
 	return s.run(ctx, t, sql)
 }
 

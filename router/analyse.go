@@ -65,6 +65,12 @@ type analysis struct {
 	constantTargets []*pg.Node
 	timed           bool  // a text is cast to a time
 	part            *part // the statement is a part of one that is gathered, nil if it is not
+
+	calls       map[*pg.FuncCall]bool // of sequence functions that may be replaced by a number; true: their column has a name
+	nested      bool                  // currval and lastval may be replaced within values too
+	drawing     Drawing
+	drawRefusal *Error // the refusal that goes with drawing
+	undrawn     bool   // drawing lacks something
 }
 
 // analyse makes the Template of one statement. The second result is false where it depends on
@@ -157,8 +163,10 @@ func (a *analysis) statement(n *pg.Node) {
 			break
 		}
 		a.top = v.SelectStmt
+		a.onceEach(n)
 		a.rows(n)
 	case *pg.Node_InsertStmt, *pg.Node_UpdateStmt, *pg.Node_DeleteStmt, *pg.Node_MergeStmt:
+		a.onceEach(n)
 		a.rows(n)
 	default:
 		a.utility(n)
@@ -225,6 +233,7 @@ func (a *analysis) finish() {
 		t.keys, t.rows, t.Combine, t.anchor, t.finish = nil, nil, false, nil, nil
 	}
 	t.nullKey = a.nullKey
+	a.drawn()
 	a.markMixed()
 }
 

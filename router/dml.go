@@ -148,13 +148,13 @@ func (a *analysis) literalText(i int32) string { return a.sql[a.lits[i].Start:a.
 func (a *analysis) defaulted(table *topology.Table, i int) {
 	c := &table.Columns[i]
 	switch {
-	case table.Kind == topology.Sharded && c.Sequence:
-		a.refuse(&Error{
+	case table.Kind != topology.View && c.Sequence:
+		a.refuseDraw(&Error{
 			Code:    codeNotSupported,
-			Message: "column " + quoteName(table.Name) + "." + quoteName(c.Name) + " draws from a sequence, which would give the same numbers on each shard",
+			Message: "column " + quoteName(table.Name) + "." + quoteName(c.Name) + " draws from a sequence, which is only supported for INSERT … VALUES by itself",
 			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid().",
 		})
-	case table.Kind == topology.Reference && (c.Sequence || c.Default == topology.Volatile || c.Default == topology.Stable):
+	case table.Kind == topology.Reference && (c.Default == topology.Volatile || c.Default == topology.Stable):
 		a.diverge("the default of column " + quoteName(c.Name) + " may give something else on each shard")
 	}
 }

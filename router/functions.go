@@ -135,12 +135,7 @@ func (a *analysis) special(f *pg.FuncCall, name string) bool {
 	case name == "set_config":
 		a.setConfig(f)
 	case sequenceFunctions[name]:
-		a.t.Write = true
-		a.refuse(&Error{
-			Code:    codeNotSupported,
-			Message: "sequences are not shared between shards: " + name + "() would give the same numbers on each",
-			Hint:    "Give the value in the statement, or use a uuid column with gen_random_uuid().",
-		})
+		a.sequenceCall(f, name)
 	case name == "pg_notify":
 		a.first(name)
 	case strings.HasPrefix(name, "pg_advisory_") || strings.HasPrefix(name, "pg_try_advisory_"):

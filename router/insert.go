@@ -20,6 +20,7 @@ func (a *analysis) insertStmt(s *pg.InsertStmt, outer *scope, env *cteEnv, lv *l
 	case source == nil:
 		if ok {
 			a.insertColumns(table, nil, 0, s.Override)
+			a.undrawn = true
 			a.insertRows(make([]keySource, 0, 1), 1, lv, table, it)
 		}
 	case plainValues(source):
@@ -105,6 +106,11 @@ func (a *analysis) insertValues(s *pg.InsertStmt, source *pg.SelectStmt, outer *
 	if table != nil {
 		columns = a.insertColumns(table, s.Cols, len(source.ValuesLists[0].GetList().GetItems()), s.Override)
 	}
+	if table != nil && lv.top && slices.ContainsFunc(table.Columns, func(c topology.Column) bool { return c.Sequence }) && !a.parseOnly {
+		a.drawDefaults(s, table, columns)
+	} else {
+		a.undrawn = a.undrawn || !lv.top
+	}
 	rows := make([]keySource, 0, len(source.ValuesLists))
 	for _, n := range source.ValuesLists {
 		cells := n.GetList().GetItems()
@@ -140,7 +146,7 @@ func (a *analysis) insertRows(rows keySet, count int, lv *level, table *topology
 		return
 	}
 	if len(rows) == 0 && !failsByDefault(table) {
-		a.refuse(missingKey(table))
+		a.refuseDraw(missingKey(table))
 		return
 	}
 	if len(rows) == 0 {
@@ -170,7 +176,7 @@ func (a *analysis) insertedKey(table *topology.Table, n *pg.Node, sc *scope, key
 		if failsByDefault(table) {
 			return noValue(table), true
 		}
-		a.refuse(missingKey(table))
+		a.refuseDraw(missingKey(table))
 		return keySource{}, false
 	}
 	if sub := n.GetSubLink(); sub != nil && sub.SubLinkType == pg.SubLinkType_EXPR_SUBLINK && only {
@@ -204,6 +210,7 @@ func (a *analysis) insertSelect(s *pg.InsertStmt, outer *scope, env *cteEnv, lv 
 		}
 	}
 	columns := a.insertColumns(table, s.Cols, width, s.Override)
+	a.undrawn = true
 	if a.conflictNothing(s) {
 		a.diverge("ON CONFLICT DO NOTHING may keep another of several rows on each shard")
 	}

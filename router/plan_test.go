@@ -142,6 +142,13 @@ func describe(snap *topology.Snapshot, t *Template, args *Args) string {
 	}
 	note("prepare", fmt.Sprintf("%+v", t.Prepare), t.Prepare.Name != "")
 	note("unknown", t.Unknown, len(t.Unknown) > 0)
+	if t.Draws != nil {
+		text, _ := t.Draws.Fill(args.SQL, func(i int) string { return fmt.Sprintf("$%d", 11+i) })
+		note("drawn", text, true)
+		for i, d := range t.Draws.Draws {
+			note(fmt.Sprintf("$%d", 11+i), fmt.Sprintf("%+v", d), true)
+		}
+	}
 	for _, n := range t.Notices {
 		note("notice", n, true)
 	}

@@ -37,7 +37,7 @@ func testSchema() *topology.Schema {
 		t.Kind, t.Definition = topology.View, definition
 		return t
 	}
-	serial := topology.Column{Name: "id", Type: oidInt8, NotNull: true, Default: topology.Volatile, Sequence: true}
+	serial := topology.Column{Name: "id", Type: oidInt8, NotNull: true, Default: topology.Volatile, Sequence: true, Draws: `"public"."tasks_id_seq"`}
 	created := topology.Column{Name: "created_at", Type: oidTimestamp, Default: topology.Stable}
 
 	users := add("public", "users", "id", key("id", oidInt8), column("email", oidText), column("name", oidText), column("country", oidText), created)
@@ -48,6 +48,9 @@ func testSchema() *topology.Schema {
 	add("public", "notes", "user_id", key("id", oidInt8), key("user_id", oidText), column("body", oidText))
 	add("public", "sessions", "user_id", key("user_id", oidUUID), column("token", oidText))
 	add("public", "tasks", "user_id", serial, key("user_id", oidInt8), column("title", oidText))
+	number := serial
+	number.Name, number.Identity, number.Always = "user_id", true, true
+	add("public", "members", "user_id", number, column("x", oidText))
 	add("public", "defaults", "user_id", topology.Column{Name: "user_id", Type: oidUUID, NotNull: true, Default: topology.Volatile}, column("x", oidText))
 	add("public", "audited", "user_id", key("user_id", oidInt8), column("x", oidText)).Triggers = true
 	add("public", "loose", "user_id", column("user_id", oidInt8), column("x", oidText))

@@ -46,17 +46,18 @@ func (k Kind) String() string {
 // and shared between sessions.
 type Template struct {
 	Kind    Kind
-	Write   bool   // not proven to be read-only
-	Returns bool   // gives rows (SELECT, RETURNING, SHOW, FETCH …)
-	Schema  bool   // changes what topology.Schema holds (DDL)
-	First   bool   // Any: must run on the first shard (advisory locks, pg_notify)
-	Pin     bool   // leaves session state on the backend that pooling would lose: keep the backend
-	Unbound string // why it may only run in a session bound to one shard, "" where it may run in any (temp tables, WITH HOLD)
-	Block   bool   // PostgreSQL runs it in a transaction block only, else it gives 25P01 (LOCK TABLE, DECLARE without HOLD)
-	Config  bool   // calls set_config, on one shard: SetConfig holds what is set
-	Combine bool   // Keyed or Scatter over several shards gives the exact answer
-	Reason  *Error // Keyed, Insert without Combine: why several shards are refused. Reject: the error. Syntax: the error if the shard finds none
-	Params  int    // highest $n
+	Write   bool     // not proven to be read-only
+	Returns bool     // gives rows (SELECT, RETURNING, SHOW, FETCH …)
+	Schema  bool     // changes what topology.Schema holds (DDL)
+	First   bool     // Any: must run on the first shard (advisory locks, pg_notify)
+	Pin     bool     // leaves session state on the backend that pooling would lose: keep the backend
+	Unbound string   // why it may only run in a session bound to one shard, "" where it may run in any (temp tables, WITH HOLD)
+	Block   bool     // PostgreSQL runs it in a transaction block only, else it gives 25P01 (LOCK TABLE, DECLARE without HOLD)
+	Config  bool     // calls set_config, on one shard: SetConfig holds what is set
+	Combine bool     // Keyed or Scatter over several shards gives the exact answer
+	Reason  *Error   // Keyed, Insert without Combine: why several shards are refused. Reject: the error. Syntax: the error if the shard finds none
+	Draws   *Drawing // Reject: it can be planned once these numbers are in its text
+	Params  int      // highest $n
 	Tables  []*topology.Table
 
 	Tx      TxStmt

@@ -59,6 +59,9 @@ func (c RemoveShard) apply(d *draft) error {
 	if owned > 0 {
 		return fmt.Errorf("it owns key ranges (%d of them); move them to other shards first", owned)
 	}
+	if id == 0 {
+		return errors.New("it is the first shard, which has the sequences of all; give it another primary instead")
+	}
 	d.sum -= d.shardSum(&d.Shards[id])
 	at, _ := d.findName(c.Name)
 	d.names = slices.Delete(d.mutableNames(), at, at+1)

@@ -154,6 +154,15 @@ func (l *loader) readColumns(ctx context.Context) error {
 					WHEN m[3] = 'NEXTVALUEEXPR' THEN 'z'
 					ELSE 'v' END)
 				FROM regexp_matches(e.tree, ':(funcid|opno) ([0-9]+)|[{]([A-Z_]+)', 'g') m) END,
+		       CASE WHEN a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(''%''::regclass)'
+		                 AND pg_get_expr(d.adbin, d.adrelid) NOT LIKE '%::regclass)%::regclass)' THEN (
+				SELECT max('"' || replace(sn.nspname, '"', '""') || '"."' || replace(s.relname, '"', '""') || '"') FROM pg_depend x
+				JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN a.attidentity <> '' THEN x.objid ELSE x.refobjid END
+				JOIN pg_namespace sn ON sn.oid = s.relnamespace
+				WHERE CASE WHEN a.attidentity <> '' THEN x.deptype = 'i' AND x.classid = 'pg_class'::regclass
+				           AND x.refclassid = 'pg_class'::regclass AND x.refobjid = a.attrelid AND x.refobjsubid = a.attnum
+				      ELSE x.classid = 'pg_attrdef'::regclass AND x.objid = d.oid AND x.refclassid = 'pg_class'::regclass END
+		       ) END, a.attidentity <> '', a.attidentity = 'a',
 		       a.attgenerated <> '', coalesce(NOT l.collisdeterministic, false),
 		       (SELECT k.at FROM generate_series(0, p.indnkeyatts - 1) k(at) WHERE p.indkey[k.at] = a.attnum)
 		FROM pg_attribute a
@@ -172,13 +181,14 @@ func (l *loader) readColumns(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		f, err := newFields(row, 9)
+		f, err := newFields(row, 12)
 		if err != nil {
 			return err
 		}
 		t := l.tables[f.oid()]
 		c := Column{Name: f.text(), Type: f.oid(), Length: max(f.number(), 0), NotNull: f.bool()}
 		c.Default, c.Sequence = f.defaultVolatility()
+		c.Draws, c.Identity, c.Always = f.text(), f.bool(), f.bool()
 		c.Generated, c.Fuzzy = f.bool(), f.bool()
 		inPrimary := f.number()
 		if f.err != nil {

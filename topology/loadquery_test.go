@@ -65,10 +65,10 @@ func TestLoadText(t *testing.T) {
 	s, err := LoadSchema(t.Context(), script(
 		[][]string{{"4294967295", "public", "child", "r", "", "t", "t", "7,8"}, {"7", "public", "users", "r", "", "f", "f", ""}},
 		[][]string{
-			{"7", "id", "20", "", "t", "z", "f", "f", "1"},
-			{"9", "of a dropped table", "20", "", "f", "", "f", "f", ""},
-			{"4294967295", "id", "20", "", "f", "s", "f", "t", ""},
-			{"7", "code", "1043", "5", "f", "", "f", "f", "0"},
+			{"7", "id", "20", "", "t", "z", "\"public\".\"s\"", "t", "t", "f", "f", "1"},
+			{"9", "of a dropped table", "20", "", "f", "", "", "f", "f", "f", "f", ""},
+			{"4294967295", "id", "20", "", "f", "s", "", "f", "f", "f", "t", ""},
+			{"7", "code", "1043", "5", "f", "", "", "f", "f", "f", "f", "0"},
 		},
 		[][]string{{"now", "s", "t", "f", "f"}},
 		[][]string{{"=", "i", "t"}},
@@ -80,7 +80,7 @@ func TestLoadText(t *testing.T) {
 	users, child := TableName{"public", "users"}, TableName{"public", "child"}
 	want := map[TableName]*Table{
 		users: {TableName: users, Kind: Sharded, KeyType: KeyInt, Triggers: true, Primary: []string{"code", "id"}, Columns: []Column{
-			{Name: "id", Type: oidInt8, NotNull: true, Default: Volatile, Sequence: true}, {Name: "code", Type: oidVarchar, Length: 5},
+			{Name: "id", Type: oidInt8, NotNull: true, Default: Volatile, Sequence: true, Draws: `"public"."s"`, Identity: true, Always: true}, {Name: "code", Type: oidVarchar, Length: 5},
 		}},
 		child: {TableName: child, Kind: Sharded, KeyType: KeyInt, Parent: users, Triggers: true, Fenced: true, Columns: []Column{{Name: "id", Type: oidInt8, Default: Stable, Fuzzy: true}}},
 	}
@@ -109,11 +109,11 @@ func TestLoadFaults(t *testing.T) {
 		{`"4294967296" is not an OID`, [][][]string{{{"7", "public", "users", "r", "", "f", "f", "1,4294967296"}}}},
 		{`"true" is not a bool`, [][][]string{{{"7", "public", "users", "r", "", "true", "f", ""}}}},
 		{"view public.mine was dropped", [][][]string{{{"7", "public", "mine", "v", "", "f", "f", ""}}}},
-		{"8 values instead of 9", [][][]string{table, {{"7", "id", "20", "", "t", "", "f", "f"}}}},
-		{`"-1" is not an OID`, [][][]string{table, {{"7", "id", "-1", "", "t", "", "f", "f", ""}}}},
-		{`"-5" is not a number`, [][][]string{table, {{"7", "id", "20", "-5", "t", "", "f", "f", ""}}}},
-		{`"vv" is not a volatility`, [][][]string{table, {{"7", "id", "20", "", "t", "vv", "f", "f", ""}}}},
-		{`"x" is not a number`, [][][]string{table, {{"7", "id", "20", "", "t", "", "f", "f", "x"}}}},
+		{"11 values instead of 12", [][][]string{table, {{"7", "id", "20", "", "t", "", "", "f", "f", "f", "f"}}}},
+		{`"-1" is not an OID`, [][][]string{table, {{"7", "id", "-1", "", "t", "", "", "f", "f", "f", "f", ""}}}},
+		{`"-5" is not a number`, [][][]string{table, {{"7", "id", "20", "-5", "t", "", "", "f", "f", "f", "f", ""}}}},
+		{`"vv" is not a volatility`, [][][]string{table, {{"7", "id", "20", "", "t", "vv", "", "f", "f", "f", "f", ""}}}},
+		{`"x" is not a number`, [][][]string{table, {{"7", "id", "20", "", "t", "", "", "f", "f", "f", "f", "x"}}}},
 		{"0 values instead of 5", [][][]string{table, nil, {{}}}},
 		{`"" is not a volatility`, [][][]string{table, nil, {{"now", "", "t", "f", "f"}}}},
 		{`"" is not a bool`, [][][]string{table, nil, {{"now", "s", "t", "f", ""}}}},

@@ -97,6 +97,9 @@ type Column struct {
 	NotNull   bool
 	Default   Volatility // of the default expression, 0 where there is none
 	Sequence  bool       // the default draws from a sequence (serial, identity, nextval)
+	Draws     string     // the sequence, as regclass reads it, of which the default is the next number and nothing else
+	Identity  bool       // an identity column
+	Always    bool       // GENERATED ALWAYS AS IDENTITY
 	Generated bool       // GENERATED ALWAYS AS (…) STORED
 	Fuzzy     bool       // its collation is not deterministic: texts may be equal and yet hash differently
 }
