@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	statementsMin   = 350 // the corpus may only grow
-	differencesShow = 12  // a first difference makes others
+	statementsMin   = 1700 // the corpus may only grow
+	differencesShow = 12   // a first difference makes others
 )
 
 // variants are the ways in which a driver may send one statement.
@@ -53,7 +53,8 @@ func TestDifferential(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d statements: %d must be equal, %d must be refused, %d may be either", total, expected["equal"], expected["refused"], expected["either"])
+	t.Logf("%d statements: %d must be equal, %d must be refused (%.1f%%), %d may be either", total, expected["equal"],
+		expected["refused"], 100*float64(expected["refused"])/float64(max(total, 1)), expected["either"])
 	if total < statementsMin {
 		t.Errorf("the corpus has %d statements, at least %d are wanted", total, statementsMin)
 	}

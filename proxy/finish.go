@@ -31,6 +31,7 @@ type finishing struct {
 	inputs  []pulledRows            // of each input
 	bounds  pullBounds
 	lanes   []*lane // that may still owe an answer
+	known   bool    // what shards say of the texts is kept with the plan
 }
 
 // finished runs a statement whose last step is one shard's. Its rows go to the client.
@@ -53,13 +54,20 @@ func (s *Session) finished(ctx context.Context, w *finishing) error {
 	w.lanes = append(w.lanes, w.first)
 	live := s.srv.now()
 	w.bounds = pullBounds{bytesMax: live.FinishBytes, rowsMax: live.FinishRows}
+	plan := w.f
 	if err = s.describeFinish(w); err == nil {
 		if err = s.pull(ctx, w); err == nil {
 			err = s.lastStep(w)
 		}
 	}
 	if err != nil {
+		if w.known {
+			plan.Keep(nil)
+		}
 		return s.giveUp(ctx, w, err)
+	}
+	if !w.known {
+		s.keepDescription(w, plan)
 	}
 	return s.syncLanes(w.lanes)
 }
@@ -119,74 +127,6 @@ func (s *Session) statementOf(w *finishing, sql string, types []byte, keep bool)
 	return &backend.Statement{SQL: sql, Types: types}
 }
 
-// describeFinish lets the first shard read the client's statement, and so report what is wrong with it, and then what it is
-// to give rows for.
-func (s *Session) describeFinish(w *finishing) error {
-	l := w.first
-	original := &backend.Statement{SQL: w.sql}
-	if w.bound != nil {
-		original = w.bound.statement
-	}
-	s.askDescription(l, original, parseHidden)
-	s.ask(l, roundTripSettings, []byte{0, 0, 0, 0, 0, 0})
-	if err := s.drain(l); err != nil {
-		return err
-	}
-	if len(l.rows) != 1 || !strings.HasPrefix(l.rows[0][0], "ISO") || strings.HasPrefix(l.rows[0][1], "-") || l.rows[0][1] == "0" {
-		return wire.Errorf(wire.CodeFeatureNotSupported, "the rows of several shards are put together as text, which is not exact with these settings").
-			WithHint("SET datestyle = ISO and extra_float_digits = 1.")
-	}
-	w.params, w.answer = l.params, l.described
-	var err error
-	if w.fields, err = wire.RowDescription(l.described[5:]); err != nil {
-		return s.lost(l, err)
-	}
-	if err = s.describeInputs(w); err != nil {
-		return err
-	}
-	if w.bound == nil {
-		s.client.Write(w.answer)
-	}
-	return nil
-}
-
-// describeInputs finds the columns of all inputs, of another Finish where they do not fit this one.
-func (s *Session) describeInputs(w *finishing) error {
-	for {
-		fields := make([][]wire.Field, len(w.f.Inputs))
-		oids := make([][]uint32, len(w.f.Inputs))
-		for i, in := range w.f.Inputs {
-			var err error
-			if fields[i], err = s.describePull(w, in); err != nil {
-				return err
-			}
-			oids[i] = oidsOf(fields[i])
-		}
-		fit := w.f.Fit(oids)
-		if fit == w.f {
-			return s.nameColumns(w, fields)
-		}
-		if w.f = fit; fit == nil {
-			return errUnfinished("an average of this type needs all rows")
-		}
-		if err := s.placeInputs(w); err != nil {
-			return err
-		}
-	}
-}
-
-// nameColumns finds the types and collations of all inputs' columns.
-func (s *Session) nameColumns(w *finishing, fields [][]wire.Field) error {
-	w.columns = make([][]router.FinishColumn, len(fields))
-	for i, in := range w.f.Inputs {
-		var err error
-		if w.columns[i], err = s.columnsOf(w, in, fields[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // placeInputs finds the shards of each input, and of all: the first lane stays.
 func (s *Session) placeInputs(w *finishing) error {
 	w.inputs = make([]pulledRows, len(w.f.Inputs))
@@ -209,23 +149,6 @@ func (s *Session) placeInputs(w *finishing) error {
 	return nil
 }
 
-// describePull lets the first shard read the text that gives an input's rows.
-func (s *Session) describePull(w *finishing, in *router.Input) ([]wire.Field, error) {
-	sql, _, err := s.pullText(in, w.first.shard)
-	if err != nil {
-		return nil, err
-	}
-	s.askDescription(w.first, s.statementOf(w, sql, s.typesOf(w, in.Params), false), parseProbe)
-	if err := s.drain(w.first); err != nil {
-		return nil, unfinished(err)
-	}
-	fields, err := wire.RowDescription(w.first.described[5:])
-	if err != nil {
-		return nil, s.lost(w.first, err)
-	}
-	return fields, nil
-}
-
 // pullText is the text by which a shard gives its rows of an input. keep says that it is the same for all.
 func (s *Session) pullText(in *router.Input, shard topology.ShardID) (sql string, keep bool, err error) {
 	foreign := s.snap.ForeignOf(s.srv.snapshot.Load(), shard)
@@ -236,9 +159,10 @@ func (s *Session) pullText(in *router.Input, shard topology.ShardID) (sql string
 	return sql, len(foreign) == 0, nil
 }
 
+const firstOwn = 16384 // the OIDs of what a database has made itself, which are others on each shard
+
 // typesOf gives the types of the numbered parameters. Those that a database has made itself have other OIDs on each shard.
 func (s *Session) typesOf(w *finishing, numbers []int) []byte {
-	const firstOwn = 16384
 	types := subset(w.params, numbers)
 	for i := range numbers {
 		if oid := types[4*i : 4*i+4]; uint32(oid[0])<<24|uint32(oid[1])<<16|uint32(oid[2])<<8|uint32(oid[3]) >= firstOwn {
@@ -256,12 +180,17 @@ func oidsOf(fields []wire.Field) []uint32 {
 	return list
 }
 
-// unfinished words the error of a shard that does not understand what we made of a statement which it understands.
-func unfinished(err error) error {
+// unfinished words the error of a shard that does not understand what we made of a statement which it understands. One that all have
+// understood before is the error itself: a table has changed.
+func (w *finishing) unfinished(err error) error {
 	var e *serverError
-	if errors.As(err, &e) && strings.HasPrefix(e.Code, "42") {
+	switch {
+	case !errors.As(err, &e) || !strings.HasPrefix(e.Code, "42"):
+		return err
+	case !w.known:
 		return errUnfinished(e.Message)
 	}
+	e.Position = 0
 	return err
 }
 
@@ -294,16 +223,16 @@ func (s *Session) lastStep(w *finishing) error {
 	if w.bound != nil {
 		portal = w.portal
 	}
-	s.askDescription(l, st, parseProbe)
-	if err := s.drain(l); err != nil {
-		return unfinished(err)
-	}
-	last, err := wire.RowDescription(l.described[5:])
-	if err != nil {
-		return s.lost(l, err)
-	}
-	if !slices.Equal(oidsOf(last), oidsOf(w.fields)) {
-		return errUnfinished("the last step would give it columns of other types")
+	if w.known {
+		if err := s.drain(l); err != nil {
+			return err
+		}
+		if err := roundTrips(l); err != nil {
+			return err
+		}
+		s.sendParse(l, st, parseProbe)
+	} else if err := s.sameTypes(w, st); err != nil {
+		return err
 	}
 	l.restore = func(e *wire.Error) { e.Position = 0 }
 	l.send(func(dst []byte) []byte { return wire.AppendBind(dst, portal, st.Name, rest) })

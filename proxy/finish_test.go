@@ -110,6 +110,48 @@ func TestGather(t *testing.T) {
 	k.atRest()
 }
 
+// TestFinishAgain runs a statement that shards have described before: it asks each of them once, and one a second time. A table that has
+// changed meanwhile is noticed.
+func TestFinishAgain(t *testing.T) {
+	k := filled(t, 5)
+	c := k.connect()
+	const few = 3 // Parse, Bind and Execute of the rows; those of the last step; Sync
+	for _, sql := range []string{
+		"SELECT v, count(*), avg(user_id) FROM t WHERE v <> $1 GROUP BY v ORDER BY v LIMIT 1",
+		"SELECT v, 3::bigint, 1.5 FROM t WHERE v <> $1 UNION SELECT v, user_id, 2.5 FROM t WHERE v = (SELECT max(v) FROM t) ORDER BY 1 LIMIT 1",
+	} {
+		c.wantPipe("1 Z:I", parse("p", sql), syncM)
+		var asked, first int64
+		var got string
+		for i := range 3 {
+			before := k.mid[0].asked.Load()
+			answer := c.roundTrip(bind("", "p", "b"), execute("", 0), syncM)
+			if asked = k.mid[0].asked.Load() - before; i == 0 {
+				first, got = asked, answer
+			}
+			if answer != got || !strings.HasPrefix(got, "2 D:a,3,") {
+				t.Errorf("%s: %s, then %s", sql, got, answer)
+			}
+		}
+		if asked > few || first <= few {
+			t.Errorf("%s: asked a shard %d times at first and %d times at last, want more than %d and no more than that", sql, first, asked, few)
+		}
+		c.wantPipe("3 Z:I", &pgproto3.Close{ObjectType: 'S', Name: "p"}, syncM)
+	}
+	const sums = "SELECT sum(user_id) > 0, count(*) FROM t"
+	c.want(sums, "T D:t,15 C:SELECT 1 Z:I")
+	for i := range kitShards {
+		k.ask(i, "ALTER TABLE t RENAME user_id TO other; SELECT 1")
+	}
+	c.want(sums, "T E:42703 Z:I") // known columns, so the client was told of them
+	c.want(sums, "E:42703 Z:I")
+	for i := range kitShards {
+		k.ask(i, "ALTER TABLE t RENAME other TO user_id; SELECT 1")
+	}
+	c.want(sums, "T D:t,15 C:SELECT 1 Z:I")
+	k.atRest()
+}
+
 // TestFinishLimits collects no more rows than it may, stops the shards then, and leaves a session that goes on.
 func TestFinishLimits(t *testing.T) {
 	k := filled(t, 20, func(c *Config) { c.FinishRows = 30 })

@@ -3,12 +3,8 @@ package proxy
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
-	"shardproxy/backend"
 	"shardproxy/router"
 	"shardproxy/topology"
 	"shardproxy/wire"
@@ -108,7 +104,7 @@ func (s *Session) pull(ctx context.Context, w *finishing) error {
 		for _, shard := range shards[:n] {
 			l, err := s.pullFrom(ctx, w, shard)
 			if err != nil {
-				return unfinished(err)
+				return w.unfinished(err)
 			}
 			lanes = append(lanes, l)
 		}
@@ -119,7 +115,7 @@ func (s *Session) pull(ctx context.Context, w *finishing) error {
 				for _, other := range lanes {
 					other.restore = nil
 				}
-				return unfinished(err)
+				return w.unfinished(err)
 			}
 		}
 		if shards = shards[n:]; s.tx.open {
@@ -201,112 +197,4 @@ func (s *Session) pullBind(w *finishing, in *router.Input) ([]byte, error) {
 		return nil, asProtocol(err)
 	}
 	return rest, nil
-}
-
-// askDescription sends Parse and Describe: lane.params and lane.described will hold the answer.
-func (s *Session) askDescription(l *lane, st *backend.Statement, r reply) {
-	l.params, l.described = nil, nil
-	s.sendParse(l, st, r)
-	l.send(func(dst []byte) []byte { return wire.AppendDescribe(dst, 'S', st.Name) })
-	l.await(describeKept)
-}
-
-// ask sends a query of our own in the middle of a pipeline: lane.rows will hold the answer. bind is its Bind behind the names.
-func (s *Session) ask(l *lane, st *backend.Statement, bind []byte) {
-	l.rows = nil
-	s.sendParse(l, st, parseHidden)
-	l.send(func(dst []byte) []byte {
-		dst = wire.AppendBind(dst, ownPortal, st.Name, bind)
-		dst = wire.AppendExecute(dst, ownPortal, 0)
-		return wire.AppendClose(dst, 'P', ownPortal)
-	})
-	l.await(bindHidden)
-	l.await(executeHidden)
-	l.await(closePortal)
-}
-
-// roundTripSettings asks for what decides whether a value that was written as text reads as the same value again.
-var roundTripSettings = &backend.Statement{
-	Name: backend.StatementPrefix + "roundtrip",
-	SQL:  "SELECT pg_catalog.current_setting('datestyle'), pg_catalog.current_setting('extra_float_digits')",
-}
-
-// typeOf is what PostgreSQL says of a type.
-type typeOf struct {
-	name     string
-	collated bool
-	pseudo   bool
-}
-
-// columnsOf finds the names of the types and collations of an input's columns.
-func (s *Session) columnsOf(w *finishing, in *router.Input, fields []wire.Field) ([]router.FinishColumn, error) {
-	types, err := s.typesNamed(w.first, oidsOf(fields))
-	if err != nil {
-		return nil, err
-	}
-	columns := make([]router.FinishColumn, len(fields))
-	var collated []int
-	for i, f := range fields {
-		of := types[f.Type]
-		if of.pseudo || of.name == "" {
-			return nil, errUnfinished(fmt.Sprintf("a column of type %s cannot be read again from its text", of.name))
-		}
-		columns[i] = router.FinishColumn{Name: f.Name, OID: f.Type, Type: of.name}
-		if of.collated {
-			collated = append(collated, i)
-		}
-	}
-	if len(collated) == 0 {
-		return columns, nil
-	}
-	sql, keep, err := s.pullText(in, w.first.shard)
-	if err != nil {
-		return nil, err
-	}
-	rest, err := s.pullBind(w, in)
-	if err != nil {
-		return nil, err
-	}
-	s.ask(w.first, s.statementOf(w, router.Collations(sql, len(columns), collated), s.typesOf(w, in.Params), keep), rest)
-	if err := s.drain(w.first); err != nil {
-		return nil, err
-	}
-	for k, i := range collated {
-		if len(w.first.rows) != 1 || w.first.rows[0][k] == "" {
-			return nil, errUnfinished("the collation of a column is not known")
-		}
-		columns[i].Collation = w.first.rows[0][k]
-	}
-	return columns, nil
-}
-
-// typesNamed asks the lane's shard for types. Those that come with PostgreSQL are asked for once.
-func (s *Session) typesNamed(l *lane, oids []uint32) (map[uint32]typeOf, error) {
-	const firstOwn = 16384
-	types := map[uint32]typeOf{}
-	var unknown []string
-	for _, oid := range oids {
-		if known, ok := s.srv.types.Load(oid); ok {
-			types[oid] = known.(typeOf)
-		} else {
-			unknown = append(unknown, strconv.FormatUint(uint64(oid), 10))
-		}
-	}
-	if len(unknown) == 0 {
-		return types, nil
-	}
-	const name = "CASE WHEN t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'pg_catalog.' || pg_catalog.quote_ident(t.typname) ELSE pg_catalog.format_type(t.oid, -1) END"
-	sql := "SELECT t.oid, " + name + ", t.typcollation <> 0, t.typtype = 'p' FROM pg_catalog.pg_type t WHERE t.oid IN (" + strings.Join(unknown, ", ") + ")"
-	s.ask(l, &backend.Statement{SQL: sql}, []byte{0, 0, 0, 0, 0, 0})
-	if err := s.drain(l); err != nil {
-		return nil, err
-	}
-	for _, row := range l.rows {
-		oid := uint32(parseUint(row[0]))
-		types[oid] = typeOf{name: row[1], collated: row[2] == "t", pseudo: row[3] == "t"}
-		if oid < firstOwn {
-			s.srv.types.Store(oid, types[oid])
-		}
-	}
-	return types, nil
 }

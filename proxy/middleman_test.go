@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,6 +22,8 @@ type middleman struct {
 	refuse  bool
 	stalled chan struct{} // not nil: nothing passes until it is closed
 	delay   time.Duration // of every chunk from the shard
+
+	asked atomic.Int64 // how often the proxy has written to the shard
 }
 
 type link struct{ near, far net.Conn }
@@ -115,6 +118,7 @@ func (m *middleman) up(l *link) {
 		if err != nil {
 			return
 		}
+		m.asked.Add(1)
 		m.pause()
 		r := m.match(buf[:n])
 		if r != nil && r.act == cutBefore {

@@ -1,9 +1,11 @@
 package router
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -27,7 +29,29 @@ type Finish struct {
 	final   string         // with marks
 	sources []int          // which of Inputs each source of Final is
 	raw     *Finish        // the same without averages of parts
+
+	described atomic.Pointer[Described]
 }
+
+// Described is what a shard has said of a Finish that then fitted: it is kept with the plan, and lost with it when the schema changes.
+type Described struct {
+	Declared []byte  // the types of the parameters that the client declared, 4 bytes each
+	Params   []byte  // those that they have
+	Answer   []byte  // RowDescription of the statement, the whole message
+	Finish   *Finish // what fits the types (Fit)
+	Columns  [][]FinishColumn
+}
+
+// Described is what was kept for parameters that are declared so, nil if nothing was.
+func (f *Finish) Described(declared []byte) *Described {
+	if d := f.described.Load(); d != nil && bytes.Equal(d.Declared, declared) {
+		return d
+	}
+	return nil
+}
+
+// Keep keeps a description, and no other. nil forgets it.
+func (f *Finish) Keep(d *Described) { f.described.Store(d) }
 
 // Input is what shards give to the last step of a Finish: the groups with their partial aggregates, where those can be put
 // together exactly; the rows of a result, where it has no aggregates; or else the columns that are used of the rows.
