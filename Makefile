@@ -30,9 +30,10 @@ unit:
 race:
 	$(GO) test -race -count=1 -timeout 30m $(RACE_PACKAGES)
 
-# Moves and faults under load for SOAK, then a victim at every state of a move; SHARDPROXY_SOAK_SEED repeats the faults of an earlier run.
+# Moves and faults under load for SOAK, then a victim at every state of a move, then random statements whose seed is printed; SHARDPROXY_SOAK_SEED repeats the faults of an earlier run.
 soak:
 	SHARDPROXY_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run '^Test(Ledger|MoveCrashes)$$' ./e2e
+	$(GO) test -count=1 -timeout 24h -v -run '^Test(Random.*|MovingPlans)AreExact$$' ./router -exact.count=20000 -exact.seed=$$(date +%s)
 
 # Every fuzz target for FUZZTIME.
 fuzz:

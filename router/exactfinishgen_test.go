@@ -118,13 +118,76 @@ func TestRandomFinishesAreExact(t *testing.T) {
 type finishGenerator struct{ generator }
 
 func (g *finishGenerator) statement() string {
-	switch g.rng.IntN(10) {
+	switch g.rng.IntN(14) {
 	case 0, 1, 2:
 		return g.rows()
 	case 3:
 		return g.window()
+	case 4, 5:
+		return g.union()
+	case 6, 7:
+		return g.parts()
 	}
 	return g.groups()
+}
+
+// union is a set operation, of columns whose types and collations go together, or not.
+func (g *finishGenerator) union() string {
+	n := 1 + g.rng.IntN(3)
+	kinds := make([][]string, n)
+	for i := range kinds {
+		kinds[i] = [][]string{
+			{"g", "s", "i", "f.user_id", "g + s", "NULL", "'5'", "i::bigint", "length(v)"},
+			{"c", "c", "v", "lower(c)", "'a'", "NULL", "u COLLATE \"C\"", "j->>'k' COLLATE \"C\""},
+			{"u", "u || 'x'", "v", "NULL", "lower(u)"},
+			{"n", "d", "i", "r"},
+			{"dt", "ts", "NULL"},
+			{"a", "ARRAY[g]", "'{1,2}'"},
+		}[g.rng.IntN(6)]
+	}
+	operand := func() string {
+		list := make([]string, n)
+		for i := range list {
+			list[i] = g.pick(kinds[i]...)
+		}
+		columns := strings.Join(list, ", ")
+		switch {
+		case g.chance(10):
+			return "(SELECT DISTINCT " + columns + " FROM facts f ORDER BY " + strings.Join([]string{"1", "1, 2", "1, 2, 3"}[n-1:n], "") + " LIMIT 4)"
+		case g.chance(15):
+			return "SELECT " + columns + " FROM facts f WHERE f.user_id = " + g.pick("1", "3", "5")
+		}
+		return "SELECT " + columns + " FROM facts f" + g.pick("", " WHERE b", " WHERE g > 1", " WHERE f.user_id IN (1, 2, 3)")
+	}
+	sql := operand()
+	for range 1 + g.rng.IntN(2) {
+		sql += g.pick(" UNION ", " UNION ALL ", " INTERSECT ", " EXCEPT ", " EXCEPT ALL ", " INTERSECT ALL ") + operand()
+	}
+	if g.chance(25) {
+		return "SELECT count(*) FROM (" + sql + ") s"
+	}
+	return sql + g.order(n)
+}
+
+// parts is a statement over several sets of rows of facts.
+func (g *finishGenerator) parts() string {
+	number := func(alias string) string {
+		return alias + "." + g.pick("g", "s", "i", "user_id", "id")
+	}
+	inner := "(SELECT " + g.pick("max(i)", "min(s)", "count(*)", "sum(g)") + " FROM facts h WHERE " + g.pick("h.b", "h.i = f.g", "h.user_id = 3", "h.user_id = f.user_id", "h.g > f.s AND h.b") + ")"
+	condition := g.pick("f.b", number("f")+" > "+inner, number("f")+" IN (SELECT "+number("h")+" FROM facts h WHERE "+g.pick("h.b", "h.c = 'a'", "h.n > 5", "h.u = f.u")+")",
+		"NOT EXISTS (SELECT * FROM facts h WHERE "+number("h")+" = "+number("f")+" AND h.b)", "f.user_id = 2", "f.g IS NULL")
+	switch g.rng.IntN(4) {
+	case 0:
+		return "SELECT f.user_id, f.id, " + inner + " FROM facts f WHERE " + condition + " ORDER BY 1, 2" + g.limit()
+	case 1:
+		join := g.pick("JOIN", "LEFT JOIN", "RIGHT JOIN")
+		return "SELECT f.user_id, f.id, k.user_id, k.id, k.u FROM facts f " + join + " facts k ON " + number("f") + " = " + number("k") + g.pick("", " AND k.b", " AND f.b", " AND k.g = 2") +
+			" WHERE " + g.pick(condition, "k.g IS NULL", "k.b", "k.user_id = 1") + " ORDER BY 1, 2, 3, 4" + g.limit()
+	case 2:
+		return "WITH w AS (SELECT g, " + g.aggregate() + " AS x FROM facts f GROUP BY g) SELECT f.user_id, f.id, w.x FROM facts f JOIN w ON w.g = " + number("f") + " WHERE " + condition + " ORDER BY 1, 2"
+	}
+	return "SELECT x, count(*) FROM (SELECT " + g.aggregate() + " AS x, g FROM facts f GROUP BY g) s LEFT JOIN facts f ON f.i = s.g AND " + condition + " GROUP BY x ORDER BY 2, 1"
 }
 
 func (g *finishGenerator) column() string {
