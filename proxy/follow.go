@@ -79,14 +79,14 @@ func (s *Session) follows(next *topology.Snapshot) bool {
 		}
 		name := s.shardName(l.shard)
 		_, there := next.ShardByName(name)
-		return !there || l.wrote && !s.routes.snap.Keeps(l.shard, next) || next.InCutover(name) && s.locks(l)
+		return !there || l.wrote && !s.routes.snap.Keeps(l.shard, next) || next.Loses(name) && s.locks(l)
 	})
 }
 
 // locksWhereHeld says that a cutover waits for the transaction to end: it must not wait for the cutover.
 func (s *Session) locksWhereHeld() bool {
 	return slices.ContainsFunc(s.lanes, func(l *lane) bool {
-		return l.begun && s.routes.snap.InCutover(s.shardName(l.shard)) && s.locks(l)
+		return l.begun && s.routes.snap.Loses(s.shardName(l.shard)) && s.locks(l)
 	})
 }
 

@@ -171,6 +171,43 @@ func TestHoldOfATransaction(t *testing.T) {
 	k.atRest()
 }
 
+// TestWritersOfTheGainer: who has written on the shard that gets the keys goes on through the whole cutover, which does not wait for it, by
+// what its backend has prepared, too.
+func TestWritersOfTheGainer(t *testing.T) {
+	k := newKit(t)
+	k.fences(k.srv.Snapshot())
+	held, to := itoa(k.keyOn(0, 0)), [2]string{itoa(k.keyOn(1, 0)), itoa(k.keyOn(1, 1))}
+	first := k.srv.Snapshot()
+	k.ask(1, "SET shardproxy.move = 'rows'; INSERT INTO t VALUES ("+held+", ''), ("+to[0]+", ''), ("+to[1]+", ''); RESET shardproxy.move")
+	within, after := k.connect(), k.connect() // one asks for the fence when it has changed, the other need not
+	do := func(c *client, key string) {
+		t.Helper()
+		c.wantPipe("2 C:UPDATE 1 Z:T", bind("", "u", key), execute("", 0), syncM)
+	}
+	for i, c := range []*client{within, after} {
+		c.wantPipe("1 Z:I", parse("u", "UPDATE t SET v = v || '+' WHERE user_id = $1"), syncM)
+		c.want("BEGIN", "C:BEGIN Z:T")
+		for range 7 { // the plan is made once
+			do(c, to[i])
+		}
+	}
+	moving := topology.Moving{ID: 1, Source: "s1", Target: "s2", Hold: first.Epoch + 2, Ranges: first.Ranges()[:1]}
+	k.srv.Publish(k.apply(topology.SetMoving{Moving: moving}))
+	do(after, to[1])
+	moving.Hold = 0
+	next := k.apply(topology.Batch{k.moveOf(0, 1), topology.SetMoving{Moving: moving}})
+	k.fence(0, next)
+	k.widen(1, next)
+	k.expire()
+	do(within, to[0])
+	k.srv.Publish(next)
+	do(after, held)
+	for _, c := range []*client{within, after} {
+		c.want("COMMIT", "C:COMMIT Z:I")
+	}
+	k.atRest()
+}
+
 // TestHoldCancelled ends a statement that waits for a cutover.
 func TestHoldCancelled(t *testing.T) {
 	k := newKit(t)

@@ -71,6 +71,10 @@ func (s *Session) stamp(l *lane) error {
 		l.be.Epoch = epoch
 	case l.begun && l.synced && l.stamped != epoch && !s.tx.failed:
 		l.execute("SET LOCAL shardproxy.epoch = " + strconv.FormatUint(uint64(epoch), 10)) // a simple Query would end the client's unnamed portal
+		if l.wrote {
+			// A backend that has its locks already runs what is prepared by the fence of before, until it looks for a table by name.
+			l.execute("SELECT FROM pg_catalog.pg_class LIMIT 0")
+		}
 		l.sync()
 		l.stamped = epoch
 	}

@@ -26,6 +26,23 @@ func (k *kit) fences(snap *topology.Snapshot) {
 
 func (k *kit) fence(shard int, snap *topology.Snapshot) {
 	k.t.Helper()
+	k.fenceBy(shard, snap, fence.Install, fence.Set)
+}
+
+// widen fences a shard that only gains, as a cutover does: beside its writers.
+func (k *kit) widen(shard int, snap *topology.Snapshot) {
+	k.t.Helper()
+	k.fenceBy(shard, snap, func(ctx context.Context, query topology.Query, st fence.State, tables []fence.Table) error {
+		p, err := fence.Prepare(ctx, query, st, tables)
+		if err == nil {
+			err = p.CommitUnlocked(ctx)
+		}
+		return err
+	})
+}
+
+func (k *kit) fenceBy(shard int, snap *topology.Snapshot, how ...func(context.Context, topology.Query, fence.State, []fence.Table) error) {
+	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, err := pgconn.Connect(ctx, k.pg.DSN(shardDatabases()[shard]))
@@ -58,8 +75,9 @@ func (k *kit) fence(shard int, snap *topology.Snapshot) {
 			k.t.Fatalf("fencing %s: %v", st.Shard, err)
 		}
 	}
-	install(fence.Install)
-	install(fence.Set)
+	for _, set := range how {
+		install(set)
+	}
 }
 
 // apply makes the map that follows the one in force, and does not publish it.

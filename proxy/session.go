@@ -390,6 +390,7 @@ func (s *Session) rebase() bool {
 		s.laneMu.Lock()
 		l.shard = id
 		s.laneMu.Unlock()
+		l.stamped = 0 // also for the same epoch: see stamp
 	}
 	if s.bound == unbound {
 		return true

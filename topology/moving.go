@@ -225,6 +225,11 @@ func (s *Snapshot) InCutover(shard string) bool {
 	return s.AnyHeld() && slices.ContainsFunc(s.moving, func(m Moving) bool { return m.Hold != 0 && (m.Source == shard || m.Target == shard) })
 }
 
+// Loses says whether a shard is about to lose keys that are held. Who writes there is waited for.
+func (s *Snapshot) Loses(shard string) bool {
+	return s.AnyHeld() && slices.ContainsFunc(s.moving, func(m Moving) bool { return m.Hold != 0 && s.Shards[s.Owner(m.Ranges[0].Start)].Name == shard })
+}
+
 // inRanges says whether one of ranges, which are in order, has h.
 func inRanges(ranges []KeyRange, h KeyHash) bool {
 	lo, hi := 0, len(ranges)
