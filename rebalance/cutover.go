@@ -89,7 +89,11 @@ func (r *runner) warm(ctx context.Context, owner Side, epoch topology.Epoch) err
 		})
 		g.Go(func() error { return r.prepareFence(ctx, Side(at), Side(at) != owner, epoch) })
 	}
-	return g.Wait()
+	err := g.Wait()
+	if err != nil { // what is ready would be in the way of others
+		r.coolDown()
+	}
+	return err
 }
 
 // coolDown undoes warm, except for the connections.

@@ -2,6 +2,7 @@ package rebalance
 
 import (
 	"context"
+	"errors"
 
 	"shardproxy/fence"
 	"shardproxy/topology"
@@ -43,23 +44,29 @@ func (r *runner) forgoFence(at Side) {
 // waits for nobody: else a VACUUM that a cutover has run into would keep clients waiting beyond its budget too.
 func (r *runner) fenceTo(ctx context.Context, at Side, owns bool, epoch topology.Epoch) error {
 	defer r.forgoFence(at)
-	var change *fence.Prepared
+	commit := func(p *fence.Prepared) error {
+		if owns {
+			return p.CommitUnlocked(ctx)
+		}
+		return p.Commit(ctx)
+	}
 	if p := r.fences[at]; p != nil && p.owns == owns && p.epoch == epoch {
-		change = p.Prepared
-	} else {
-		r.forgoFence(at)
-		st, err := r.wanted(at, owns, epoch)
-		if err != nil {
+		err := commit(p.Prepared)
+		if err == nil || errors.Is(err, fence.ErrBusy) {
 			return err
 		}
-		if change, err = fence.Prepare(ctx, r.on(at).query, st, r.tables()); err != nil {
-			return err
-		}
+		r.log.Debug("what was prepared for a fence has gone", "error", err) // or nobody heard of its success: it is done anew
 	}
-	if owns {
-		return change.CommitUnlocked(ctx)
+	r.forgoFence(at)
+	st, err := r.wanted(at, owns, epoch)
+	if err != nil {
+		return err
 	}
-	return change.Commit(ctx)
+	change, err := fence.Prepare(ctx, r.on(at).query, st, r.tables())
+	if err != nil {
+		return err
+	}
+	return commit(change)
 }
 
 // wanted is the state that fenceTo makes.
