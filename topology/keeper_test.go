@@ -176,3 +176,24 @@ func TestKeeperDeliver(t *testing.T) {
 		t.Errorf("%d maps, the last of epoch %d", len(got.maps), got.epoch())
 	}
 }
+
+// A map is confirmed once the sessions go by it, not while they are waited for; whoever asks for a map has it by then.
+func TestKeeperConfirmsLate(t *testing.T) {
+	var k *Keeper
+	k = NewKeeper(KeeperConfig{Cluster: "kept", Log: slog.New(slog.DiscardHandler)}, func(s *Snapshot) {
+		if at := k.Local().Epoch; at >= s.Epoch || k.Snapshot() != s {
+			t.Errorf("epoch %d is confirmed while %d is published", at, s.Epoch)
+		}
+	})
+	base := twoShards(t)
+	next, err := base.Apply(SplitRange{At: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Snapshot{base, next} {
+		k.take(s)
+		if k.Local() != (MapState{Epoch: s.Epoch, Checksum: s.Checksum()}) {
+			t.Errorf("confirmed: %v", k.Local())
+		}
+	}
+}
