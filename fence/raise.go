@@ -9,7 +9,7 @@ import (
 
 // Raise makes the fence refuse maps older than epoch and changes nothing of what the shard owns. When it returns, every write to the
 // given tables that such a map had planned has ended. Only these are locked: to write to others by an older map was as right until
-// now. It is one transaction, or nothing. A fence of that epoch or a later one is left alone, as whoever made it has waited too.
+// now. It is one transaction, or nothing. A fence of that epoch or a later one is left as it is.
 //
 // ErrBusy is to be asked again; without a fence it is ErrNotInstalled, and an *IncompleteError where tables lack triggers.
 func Raise(ctx context.Context, query topology.Query, epoch topology.Epoch, tables []Table) error {
@@ -24,8 +24,12 @@ func Raise(ctx context.Context, query topology.Query, epoch topology.Epoch, tabl
 		if gaps := h.gaps(tables); len(gaps) > 0 {
 			return &IncompleteError{Problems: problems(gaps)}
 		}
-		if h.epoch >= epoch {
-			return nil
+		names := make([]topology.TableName, len(tables))
+		for i := range tables {
+			names[i] = tables[i].TableName
+		}
+		if h.epoch >= epoch { // whoever made it so need not have waited: see CommitUnlocked
+			return tx.lock(ctx, names)
 		}
 		owned, known := parseOwns(h.functions[ownsName].body)
 		if !known {
@@ -39,10 +43,6 @@ func Raise(ctx context.Context, query topology.Query, epoch topology.Epoch, tabl
 		}
 		if err := tx.run(ctx, statements...); err != nil {
 			return err
-		}
-		names := make([]topology.TableName, len(tables))
-		for i := range tables {
-			names[i] = tables[i].TableName
 		}
 		return tx.lock(ctx, names)
 	})

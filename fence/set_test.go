@@ -156,6 +156,12 @@ func TestPrepare(t *testing.T) {
 	if diff := cmp.Diff(next, s.read()); diff != "" {
 		t.Error(diff)
 	}
+	if err := Set(t.Context(), s.query, next, tables); !errors.Is(err, ErrBusy) {
+		t.Errorf("the same with the lock, beside a writer of before: %v", err)
+	}
+	if err := Raise(t.Context(), s.query, next.Epoch, tables); !errors.Is(err, ErrBusy) {
+		t.Errorf("raised, beside a writer of before: %v", err)
+	}
 	s.must(writer, "COMMIT")
 	next.Epoch = 7
 	if err := prepare().Commit(t.Context()); err != nil {
