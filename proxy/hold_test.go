@@ -44,7 +44,7 @@ func TestHoldOfWhatIsPrepared(t *testing.T) {
 			k.held()
 			before.want(write+from, "C:UPDATE 1 Z:T")
 			before.want("COMMIT", "C:COMMIT Z:I")
-			prepare(within, write+to)
+			prepare(within, on1+write+to)
 			within.want(write+from, "E:40001 Z:E")
 			within.want("ROLLBACK", "C:ROLLBACK Z:I")
 			reads.send(&pgproto3.Query{String: write + from})
@@ -77,7 +77,7 @@ func TestHoldOfAPipeline(t *testing.T) {
 	const read, series = "SELECT v FROM t WHERE user_id = $1", "SELECT generate_series(1, 3) FROM r RIGHT JOIN (SELECT) s ON true"
 	k.held()
 	c := k.connect()
-	c.wantPipe("1 2 C:INSERT 0 1 E:40001 Z:I", join(run(insertT, to, "lost"), run(insertT, from, "lost"))...)
+	c.wantPipe("1 2 C:INSERT 0 1 E:40001 Z:I", join(run("INSERT INTO r VALUES (7, 'lost')"), run(insertT, from, "lost"))...)
 	portal := []pgproto3.FrontendMessage{parse("s", series), bind("p", "s"), execute("p", 1)}
 	waits := []struct {
 		pipe []pgproto3.FrontendMessage
