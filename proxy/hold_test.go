@@ -112,6 +112,27 @@ func TestHoldOfAPipeline(t *testing.T) {
 	k.atRest()
 }
 
+// TestHoldOfASchemaChange holds that what changes tables of all shards waits for a cutover as writes of its keys do, and is then done everywhere.
+func TestHoldOfASchemaChange(t *testing.T) {
+	for sql, tag := range map[string]string{
+		"ALTER TABLE t ADD COLUMN n int": "ALTER TABLE", "CREATE INDEX ON t (v)": "CREATE INDEX", "TRUNCATE t": "TRUNCATE TABLE", "DROP TABLE t": "DROP TABLE",
+	} {
+		t.Run(tag, func(t *testing.T) {
+			k := newKit(t)
+			k.fences(k.srv.Snapshot())
+			k.held()
+			c := k.connect()
+			c.send(&pgproto3.Query{String: sql})
+			waitFor(t, "it waits", func() bool { return k.srv.stats.held.Load() == 1 })
+			k.flip()
+			if got := c.answer("Z"); got != "C:"+tag+" Z:I" {
+				t.Errorf("%s", got)
+			}
+			k.atRest()
+		})
+	}
+}
+
 // TestScatterIsPlannedAnew: a statement for several shards that has waited for a backend goes by the map that came meanwhile.
 func TestScatterIsPlannedAnew(t *testing.T) {
 	for _, sql := range []string{"UPDATE t SET v = 'new'", "SELECT v FROM t", "SELECT count(*) FROM t", "UPDATE r SET v = 'new'"} {

@@ -370,7 +370,8 @@ func (s *Session) destination(t *router.Template, sql string) ([]topology.ShardI
 	case router.Scatter:
 		return s.everyShard(), s.heldKeys()
 	case router.All, router.AllBare:
-		if t.Schema || t.Kind == router.AllBare { // else it is for reference tables alone, which have no keys
+		sharded := func(table *topology.Table) bool { return table.Kind == topology.Sharded } // a reference table has no keys
+		if t.Schema || t.Kind == router.AllBare || slices.ContainsFunc(t.Tables, sharded) {
 			if err := s.heldKeys(); err != nil {
 				return nil, err
 			}
