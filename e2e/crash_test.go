@@ -144,7 +144,9 @@ func TestMoveCrashes(t *testing.T) {
 	l := newLedgerTest(t)
 	defer l.tellStory(t)
 	lives := make(chan crashLife, 1000)
+	cells := 0
 	for _, life := range chosenLives(t, l.seed) {
+		cells += len(life.cells)
 		lives <- life
 	}
 	close(lives)
@@ -161,7 +163,7 @@ func TestMoveCrashes(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("all cells took %v", time.Since(from).Round(time.Second))
+	t.Logf("%d cells took %v", cells, time.Since(from).Round(time.Second))
 	l.awaitHealth(t)
 	b.progress(t, "all write and read at the end")
 	l.end(t, b)

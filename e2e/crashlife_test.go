@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"shardproxy/e2e/harness"
 	"shardproxy/topology"
 )
@@ -16,8 +18,12 @@ import (
 const (
 	lifePatience = 4 * time.Minute         // with one move; it takes half a minute on a quiet machine
 	deadFor      = 300 * time.Millisecond  // a victim is at least: the others shall notice
-	slowFor      = 2500 * time.Millisecond // a little longer than the budget of a cutover
+	orderFor     = 2500 * time.Millisecond // an order has to come to the coordinator
+	busyFor      = 10 * time.Second        // a lock waits for its cutover, some of whose budgets that is; while it is there none begins
 )
+
+// busy is the victim of a stop at which a cutover is kept waiting, by a shard on which a table is locked.
+const busy = "busy"
 
 // crashLane moves one key range to and fro between two shards. Lanes run side by side, each with shards of its own; the proxies and
 // the catalog are everybody's, so the victims of one lane are faults for the other.
@@ -25,9 +31,11 @@ type crashLane struct {
 	*ledgerTest
 	number int
 	stops  stops
-	ids    int            // of stops, so far
-	dead   sync.WaitGroup // those who are started again
-	before int64          // the last move of any lane before this life
+	ids    int                // of stops, so far
+	left   map[int]crashCell  // of this life, that are not reached yet, by their stops
+	free   context.CancelFunc // ends the lock that keeps a cutover waiting
+	dead   sync.WaitGroup     // those who are started again
+	before int64              // the last move of any lane before this life
 }
 
 // shard names one of the two shards of the lane.
@@ -37,7 +45,7 @@ func (w *crashLane) index(i int) int { return 2*w.number + i }
 
 func (w *crashLane) run(t *testing.T, lives <-chan crashLife) {
 	defer w.dead.Wait()
-	w.stops.ledgerTest = w.ledgerTest
+	w.stops.ledgerTest, w.free = w.ledgerTest, func() {}
 	for life := range lives {
 		from := time.Now()
 		w.live(t, life)
@@ -52,21 +60,13 @@ func (w *crashLane) run(t *testing.T, lives <-chan crashLife) {
 func (w *crashLane) live(t *testing.T, life crashLife) {
 	ctx, cancel := context.WithTimeout(t.Context(), lifePatience)
 	defer cancel()
-	victims := make(map[int]crashCell)
-	put := func(c crashCell) {
-		w.ids++
-		id := w.ids*shardCount + w.number
-		victims[id] = c
-		w.patiently(ctx, t, func() error { return w.stops.put(ctx, id, w.shard(0), c) })
-	}
+	w.left = make(map[int]crashCell)
 	for _, c := range life.cells {
-		put(c)
-		if strings.HasPrefix(c.state, "returning") { // a cutover that its fence does not get its locks for leads there
-			put(crashCell{"busy", true, strings.Replace(c.state, "returning", "hold", 1)})
-		}
+		w.put(ctx, t, c)
 	}
+	w.putBusy(ctx, t)
 	if life.way.order == "abort" {
-		put(crashCell{"abort", true, "streaming"}) // there are rows to be deleted
+		w.put(ctx, t, crashCell{"abort", true, "streaming"}) // there are rows to be deleted
 	}
 	source, target := w.direction(ctx, t)
 	w.tell("%v: from %s to %s, to be %s", life, w.shard(source), w.shard(target), life.way.end)
@@ -77,7 +77,7 @@ func (w *crashLane) live(t *testing.T, life crashLife) {
 	for {
 		id, err := w.stops.next(ctx, w.shard(0))
 		if err == nil && id != 0 {
-			w.strike(ctx, t, id, victims[id], w.index(source), w.index(target))
+			w.strike(ctx, t, id, w.index(source), w.index(target))
 			continue
 		}
 		r, found, err := w.move(ctx)
@@ -101,6 +101,30 @@ func (w *crashLane) live(t *testing.T, life crashLife) {
 			asked()
 		}
 	}
+}
+
+// put makes a stop for a cell.
+func (w *crashLane) put(ctx context.Context, t *testing.T, c crashCell) {
+	t.Helper()
+	w.ids++
+	id := w.ids*shardCount + w.number
+	if c.victim == busy { // the first at its moment: else the move may go to its end before it
+		id = -id
+	}
+	w.left[id] = c
+	w.patiently(ctx, t, func() error { return w.stops.put(ctx, id, w.shard(0), c) })
+}
+
+// putBusy makes a stop at the next cutover if it has to be taken back for a cell that is left: by a lock that its fence waits for.
+func (w *crashLane) putBusy(ctx context.Context, t *testing.T) bool {
+	t.Helper()
+	for _, c := range w.left {
+		if strings.HasPrefix(c.state, "returning") {
+			w.put(ctx, t, crashCell{busy, true, strings.Replace(c.state, "returning", "hold", 1)})
+			return true
+		}
+	}
+	return false
 }
 
 // patiently runs f until it succeeds: the catalog may be down for a moment.
@@ -175,26 +199,23 @@ func (w *crashLane) order(ctx context.Context, t *testing.T, what string) {
 }
 
 // strike kills the victim of a stop, lets the move go on, and starts the victim again a little later.
-func (w *crashLane) strike(ctx context.Context, t *testing.T, id int, c crashCell, source, target int) {
-	release := func() { w.patiently(ctx, t, func() error { return w.stops.release(ctx, id) }) }
+func (w *crashLane) strike(ctx context.Context, t *testing.T, id, source, target int) {
+	t.Helper()
+	c := w.left[id]
+	delete(w.left, id)
+	if strings.HasPrefix(c.state, "returning") {
+		w.free()
+	}
 	switch c.victim {
 	case "abort":
 		w.order(ctx, t, c.victim)
-		<-time.After(slowFor)
-	case "busy":
+		<-time.After(orderFor)
+	case busy:
 		owner := source
 		if strings.HasSuffix(c.state, "-back") {
 			owner = target
 		}
-		conn := w.shards[owner].Connect(t, "app")
-		if _, err := conn.Exec(ctx, "BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE"); err != nil {
-			t.Fatal(err)
-		}
-		w.tell("%v: s%d is", c, owner+1)
-		w.dead.Go(func() {
-			<-time.After(slowFor)
-			_ = conn.Close(context.Background())
-		})
+		w.keepBusy(ctx, t, c, owner)
 	case "coordinator", "proxy":
 		i := w.victim(ctx, t, c.victim)
 		w.kill(ctx, t, c, w.proxies[i].name, &w.killing.proxies[i], func() error {
@@ -215,7 +236,35 @@ func (w *crashLane) strike(ctx context.Context, t *testing.T, id int, c crashCel
 	case "catalog":
 		w.kill(ctx, t, c, "the catalog", &w.killing.catalog, w.catalog.Kill, w.catalog.Restart)
 	}
-	release()
+	w.patiently(ctx, t, func() error { return w.stops.release(ctx, id) })
+}
+
+// keepBusy locks a table of the owner until the cutover is taken back. What comes of the hold is not known yet, so the next one gets
+// a stop too: somebody may be killed before the journal has this one, and there is none while the lock is old.
+func (w *crashLane) keepBusy(ctx context.Context, t *testing.T, c crashCell, owner int) {
+	t.Helper()
+	w.free()
+	if !w.putBusy(ctx, t) { // a cutover was taken back meanwhile
+		return
+	}
+	var conn *pgx.Conn
+	w.patiently(ctx, t, func() (err error) { // the shard may be down
+		if conn, err = pgx.Connect(ctx, w.shards[owner].DSN("app")); err != nil {
+			return err
+		}
+		if _, err = conn.Exec(ctx, "BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE"); err != nil {
+			_ = conn.Close(context.Background())
+		}
+		return err
+	})
+	w.tell("%v: s%d is", c, owner+1)
+	locked, free := context.WithTimeout(ctx, busyFor)
+	w.free = free
+	w.dead.Go(func() {
+		defer free()
+		<-locked.Done()
+		_ = conn.Close(context.Background())
+	})
 }
 
 // kill kills somebody whom nobody else may kill until it is back.
@@ -253,11 +302,17 @@ func (w *crashLane) victim(ctx context.Context, t *testing.T, which string) (i i
 
 // checkEnd looks whether the move has ended as it should, and for what is left of it.
 func (w *crashLane) checkEnd(ctx context.Context, t *testing.T, life crashLife, r topology.MoveRecord) {
+	w.free()
 	w.dead.Wait()
 	if r.Phase != life.way.end {
 		t.Errorf("%v: move %d is %s, not %s: %s\n%s", life, r.ID, r.Phase, life.way.end, r.Error, r.State)
 	}
-	w.patiently(ctx, t, func() error { return w.stops.clear(ctx, t, w.shard(0)) })
+	for _, c := range w.left {
+		if c.victim != busy {
+			t.Errorf("%v: %v was not reached", life, c)
+		}
+	}
+	w.patiently(ctx, t, func() error { return w.stops.clear(ctx, w.shard(0)) })
 	var snap *topology.Snapshot
 	w.patiently(ctx, t, func() (err error) {
 		snap, err = w.journal.Load(ctx)
