@@ -163,7 +163,11 @@ func TestMoveCrashes(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d cells took %v", cells, time.Since(from).Round(time.Second))
+	took, left := time.Since(from).Round(time.Second), 0
+	for life := range lives { // where lanes have failed
+		left += len(life.cells)
+	}
+	t.Logf("%d of %d cells took %v", cells-left, cells, took)
 	l.awaitHealth(t)
 	b.progress(t, "all write and read at the end")
 	l.end(t, b)

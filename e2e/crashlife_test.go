@@ -108,9 +108,6 @@ func (w *crashLane) put(ctx context.Context, t *testing.T, c crashCell) {
 	t.Helper()
 	w.ids++
 	id := w.ids*shardCount + w.number
-	if c.victim == busy { // the first at its moment: else the move may go to its end before it
-		id = -id
-	}
 	w.left[id] = c
 	w.patiently(ctx, t, func() error { return w.stops.put(ctx, id, w.shard(0), c) })
 }
@@ -239,8 +236,8 @@ func (w *crashLane) strike(ctx context.Context, t *testing.T, id, source, target
 	w.patiently(ctx, t, func() error { return w.stops.release(ctx, id) })
 }
 
-// keepBusy locks a table of the owner until the cutover is taken back. What comes of the hold is not known yet, so the next one gets
-// a stop too: somebody may be killed before the journal has this one, and there is none while the lock is old.
+// keepBusy locks a table of the owner until the cutover is taken back. The next cutover gets a stop too: of this one the journal knows
+// nothing yet, and if somebody is killed first, there may be none before the lock is gone.
 func (w *crashLane) keepBusy(ctx context.Context, t *testing.T, c crashCell, owner int) {
 	t.Helper()
 	w.free()

@@ -11,6 +11,7 @@ import (
 
 // stopsSQL lets the journal of moves wait, or tell, when a move of a shard comes to a state. A stop before it keeps the transaction
 // open that writes the state, until the test takes the stop away; one after it is told of by the commit of that transaction.
+// All stops of a moment are reached by one transaction, but those that are made meanwhile.
 const stopsSQL = `
 CREATE TABLE public.stops (id int PRIMARY KEY, shard text, phase text, back boolean, before boolean, hit boolean NOT NULL DEFAULT false);
 CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -22,18 +23,19 @@ BEGIN
             RETURN NEW;
         END IF;
     END IF;
-    SELECT min(s.id) INTO stop FROM public.stops s WHERE s.shard IN (NEW.source, NEW.target) AND s.phase = NEW.phase
-        AND s.back = coalesce((NEW.state->>'reverse')::boolean, false) AND s.before = (TG_WHEN = 'BEFORE') AND NOT s.hit;
-    IF TG_WHEN = 'AFTER' AND stop IS NOT NULL THEN
-        UPDATE public.stops SET hit = true WHERE id = stop;
-        PERFORM pg_notify('stops', '');
-    ELSIF stop IS NOT NULL THEN
+    FOR stop IN SELECT s.id FROM public.stops s WHERE s.shard IN (NEW.source, NEW.target) AND s.phase = NEW.phase
+        AND s.back = coalesce((NEW.state->>'reverse')::boolean, false) AND s.before = (TG_WHEN = 'BEFORE') AND NOT s.hit LOOP
+        IF TG_WHEN = 'AFTER' THEN
+            UPDATE public.stops SET hit = true WHERE id = stop;
+            PERFORM pg_notify('stops', '');
+            CONTINUE;
+        END IF;
         PERFORM pg_advisory_xact_lock(4711, stop); -- the test sees it
         FOR i IN 1..4000 LOOP
             EXIT WHEN NOT EXISTS (SELECT FROM public.stops WHERE id = stop);
             PERFORM pg_sleep(0.005);
         END LOOP;
-    END IF;
+    END LOOP;
     RETURN NEW;
 END $$;
 CREATE TRIGGER stop_before BEFORE INSERT OR UPDATE ON shardproxy.moves FOR EACH ROW EXECUTE FUNCTION public.stop();
