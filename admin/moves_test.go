@@ -140,6 +140,7 @@ func TestSchedules(t *testing.T) {
 		{"DRAIN SHARD s2", "10 drain shard s2      ,   10 drain s2 s1 1 25.0000"},
 		{"DRAIN SHARD s2", "  11 drain s2 s1 1 25.0000"},
 		{"UNDRAIN SHARD s2", "11 activate shard s2"},
+		{"REBALANCE CONSISTENT SLOTS 8", "  12 rebalance s1 s2 2 37.5000,   13 rebalance s2 s1 1 25.0000"},
 
 		{"SPLIT SHARD s9 TO s2", `55000 there is no shard "s9"`},
 		{"SPLIT SHARD s1 TO s9", `55000 there is no shard "s9"`},
@@ -160,6 +161,13 @@ func TestSchedules(t *testing.T) {
 		{"MOVE RANGE 0x10000000000000000 TO s1", `42601 MOVE RANGE: "0x10000000000000000" is not the first hash of a range: 0x is followed by at most 16 hexadecimal digits`},
 		{"MOVE RANGE 0x4000000000000000 s1", "42601 MOVE RANGE: TO shard is missing"},
 		{"REBALANCE TOLERANCE 2", `42601 REBALANCE: "2" is not a tolerance, such as 0.1`},
+		{"REBALANCE BY LOAD", "0A000 key ranges cannot be weighed by load: neither PostgreSQL nor a proxy counts it by key"},
+		{"SPLIT SHARD s1 BY LOAD", "0A000 key ranges cannot be weighed by load: neither PostgreSQL nor a proxy counts it by key"},
+		{"REBALANCE CONSISTENT SLOTS 1", "55000 topology: there must be at least as many slots as shards and at most 131072, not 1"},
+		{"REBALANCE CONSISTENT SLOTS 0", `42601 REBALANCE: "0" is not the number of slots, which is 131072 at most`},
+		{"REBALANCE CONSISTENT SLOTS 131073", `42601 REBALANCE: "131073" is not the number of slots, which is 131072 at most`},
+		{"REBALANCE CONSISTENT BY SIZE", "42601 REBALANCE: BY is too much"},
+		{"REBALANCE BY SIZE CONSISTENT", "42601 REBALANCE: CONSISTENT is too much"},
 		{"BEGIN; REBALANCE", "25001 REBALANCE cannot run inside a transaction block"},
 		{"ROLLBACK", ""},
 	} {
@@ -167,10 +175,10 @@ func TestSchedules(t *testing.T) {
 			t.Errorf("%s\n got  %q\n want %q", test.sql, got, test.want)
 		}
 	}
-	if want := `msg="move added" user=root`; strings.Count(log.String(), want) != 11 {
+	if want := `msg="move added" user=root`; strings.Count(log.String(), want) != 13 {
 		t.Errorf("%d lines %s in\n%s", strings.Count(log.String(), want), want, log.String())
 	}
-	if len(j.records) != 11 || j.records[0].Actor != "root" {
+	if len(j.records) != 13 || j.records[0].Actor != "root" {
 		t.Errorf("%d moves in the journal", len(j.records))
 	}
 

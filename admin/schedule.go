@@ -36,7 +36,7 @@ func schedules() (list []verb) {
 		{"MOVE KEY", "[schema.]table key TO shard", "move the key range that a key is in", readMoveKey},
 		{"ISOLATE", "[schema.]table key TO shard", "give the rows of one key a range of their own on a shard", readIsolate},
 		{"MERGE RANGE", "start", "make one range of the one that starts there and the one before it", readMerge},
-		{"REBALANCE", "[BY SIZE] [TOLERANCE part]", "move as little as it takes to give each shard its equal share, and draining ones nothing", readRebalance},
+		{"REBALANCE", "{[BY SIZE] [TOLERANCE part] | CONSISTENT [SLOTS number]}", "move as little as it takes to give each shard its equal share, or what consistent hashing wants it to have, and draining ones nothing", readRebalance},
 		{"DRAIN SHARD", "name", "give a shard no more ranges, and move those that it has to the others", readDrain},
 	} {
 		list = append(list,

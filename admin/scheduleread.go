@@ -105,6 +105,13 @@ func (a *arguments) bySize() bool {
 	if !a.word("by") {
 		return false
 	}
+	if a.word("load") {
+		if a.err == nil {
+			a.err = wire.Errorf(wire.CodeFeatureNotSupported, "key ranges cannot be weighed by load: neither PostgreSQL nor a proxy counts it by key").
+				WithHint("pg_stat_database of the shards tells which one is busy: SPLIT SHARD gives a part of it away, ISOLATE one hot key. BY SIZE weighs bytes.")
+		}
+		return false
+	}
 	if !a.word("size") {
 		a.want("SIZE")
 	}
@@ -192,6 +199,9 @@ func readMerge(a *arguments) request {
 }
 
 func readRebalance(a *arguments) request {
+	if a.word("consistent") {
+		return readConsistent(a)
+	}
 	r := request{bySize: a.bySize()}
 	tolerance := 0.0
 	if a.word("tolerance") {
@@ -203,6 +213,19 @@ func readRebalance(a *arguments) request {
 	}
 	r.plan = func(p rebalance.Planner) (rebalance.Schedule, error) { return p.Rebalance(tolerance) }
 	return r
+}
+
+// readConsistent is REBALANCE by the placement that `init` has, too.
+func readConsistent(a *arguments) request {
+	slots := 0
+	if a.word("slots") {
+		text := a.text("the number of slots")
+		var err error
+		if slots, err = strconv.Atoi(text); a.err == nil && (err != nil || slots < 1 || slots > topology.SlotsMax) {
+			a.fail(a.from, "%q is not the number of slots, which is %d at most", text, topology.SlotsMax)
+		}
+	}
+	return request{plan: func(p rebalance.Planner) (rebalance.Schedule, error) { return p.Place(slots) }}
 }
 
 // readDrain marks the shard in any case. There is nothing to move where it owns nothing, and nowhere to move it without another shard.

@@ -190,7 +190,7 @@ func TestPlace(t *testing.T) {
 		snap, w := drawTopology(t, true), drawWeights(t)
 		const slots = 64
 		p := Planner{Snapshot: snap, Weights: w, Who: "dba"}
-		plan := mustPlan2(t)(p.Place(slots, 0))
+		plan := mustPlan2(t)(p.Place(slots))
 		next := carryOut(t, snap, w, plan)
 		var names []string
 		for _, s := range snap.Shards {
@@ -210,7 +210,7 @@ func TestPlace(t *testing.T) {
 			}
 		}
 		p.Snapshot = next
-		if again := mustPlan2(t)(p.Place(slots, 0)); !again.Empty() {
+		if again := mustPlan2(t)(p.Place(slots)); !again.Empty() {
 			t.Fatalf("a second run: %v", &again)
 		}
 	})
@@ -312,7 +312,7 @@ func TestScheduleTexts(t *testing.T) {
 		{"drain: unknown", func() (Schedule, error) { return p.Drain("x") }, `no shard "x"`},
 		{"rebalance", func() (Schedule, error) { return p.Rebalance(0) }, "rebalance: 1 ranges from b to c"},
 		{"rebalance: tolerance", func() (Schedule, error) { return p.Rebalance(2) }, "is not between"},
-		{"place: slots", func() (Schedule, error) { return p.Place(1, 0) }, "at least as many slots as shards"},
+		{"place: slots", func() (Schedule, error) { return p.Place(1) }, "at least as many slots as shards"},
 	} {
 		plan, err := test.plan()
 		got := plan.String()

@@ -253,9 +253,9 @@ func (p *planner) giveRest(rest []Range, from int, in []float64) {
 	}
 }
 
-// Place plans the map that consistent hashing with bounded loads wants (topology.Place): the same for the same shards, whatever
-// was before. What was cut or moved by hand is lost.
-func (p Planner) Place(slots int, load float64) (Schedule, error) {
+// Place plans the map that consistent hashing with bounded loads wants (topology.Place) on so many slots (0: topology.SlotsDefault):
+// the same for the same active shards, whatever was before. What was cut or moved by hand is lost.
+func (p Planner) Place(slots int) (Schedule, error) {
 	plan, err := p.begin(KindRebalance)
 	if err != nil {
 		return Schedule{}, err
@@ -270,7 +270,7 @@ func (p Planner) Place(slots int, load float64) (Schedule, error) {
 	if slots == 0 {
 		slots = topology.SlotsDefault
 	}
-	owners, err := topology.Place(names, slots, load)
+	owners, err := topology.Place(names, slots, 0)
 	if err != nil {
 		return Schedule{}, err
 	}

@@ -143,19 +143,36 @@ func (o *options) mergeCommand() *cobra.Command {
 }
 
 func (o *options) rebalanceCommand() *cobra.Command {
-	bySize, tolerance := false, 0.0
+	bySize, consistent, tolerance, slots := false, false, 0.0, 0
 	cmd := &cobra.Command{
 		Use: "rebalance", Short: "Give each shard its equal share, by moving as little as possible",
 		Long: `Moves ranges until each active shard has its equal share of the keys, or with --by-size of the bytes, give or take the tolerance, and each
-draining one nothing. What is within the tolerance stays.` + scheduleHelp,
-		Example: "  shardctl rebalance --plan\n  shardctl rebalance --by-size --tolerance 0.05 --wait",
+draining one nothing. What is within the tolerance stays.
+
+With --consistent each active shard gets the slots that consistent hashing with bounded loads (1.25 times its share at most) gives it by its
+name, as placement = "consistent" does at init. A map that was made otherwise moves nearly as a whole and is cut in many ranges: look at
+--plan first. What was cut, isolated or moved by hand is undone.
+
+There is no mode by load: neither PostgreSQL nor a proxy counts it by key. Split the busy shard, or isolate its hot key.` + scheduleHelp,
+		Example: "  shardctl rebalance --plan\n  shardctl rebalance --by-size --tolerance 0.05 --wait\n  shardctl rebalance --consistent --slots 1024 --plan",
 		Args:    between(0, 0), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	s := o.newSchedule(cmd)
 	cmd.Flags().BoolVar(&bySize, "by-size", false, "weigh by the measured bytes of the tables")
+	cmd.Flags().BoolVar(&consistent, "consistent", false, "place slots by consistent hashing with bounded loads")
+	cmd.Flags().IntVar(&slots, "slots", 0, "with --consistent: number of slots, as in cluster.slots at init (default 16384)")
 	cmd.Flags().Float64Var(&tolerance, "tolerance", 0, "part of the equal share that a shard may be away from it (default 0.1)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !consistent && cmd.Flags().Changed("slots") || consistent && (bySize || tolerance != 0) {
+			return usageError{cmd.CommandPath(), errors.New("--slots goes with --consistent; --by-size and --tolerance do not")}
+		}
 		sql := "REBALANCE"
+		if consistent {
+			sql += " CONSISTENT"
+		}
+		if cmd.Flags().Changed("slots") {
+			sql += " SLOTS " + literal(strconv.Itoa(slots))
+		}
 		if bySize {
 			sql += " BY SIZE"
 		}
