@@ -285,7 +285,7 @@ func TestTables(t *testing.T) {
 	}
 	want := []string{
 		"tables error [public.odd] its rows cannot be placed: shard key public.odd.user_id: type OID 3802 cannot be a shard key; smallint, integer, bigint, text, varchar and uuid can",
-		"tables warning [public.bare, public.loose] has no primary key: without another replica identity its rows can neither be moved to another shard nor follow changes to a new one",
+		"tables warning [public.bare] has no primary key: without another replica identity its rows cannot be moved to another shard",
 		"tables warning [public.orders] unique index by_lower lacks the shard key user_id: each shard keeps it for its own rows only",
 		"tables warning [public.orders] unique index orders_code_key lacks the shard key user_id: each shard keeps it for its own rows only",
 		"tables warning [public.orders] unique index orders_code_user_id_key lacks the shard key user_id: each shard keeps it for its own rows only",

@@ -19,8 +19,8 @@ func (x *examination) judgeTables(ctx context.Context, shards []shardVisit) {
 		if t.Problem != "" {
 			x.notes.add(checkTables, Error, t.String(), "its rows cannot be placed: "+t.Problem, "shardctl table add names its shard key, or makes it a reference table.")
 		}
-		if len(t.Primary) == 0 && t.Problem == "" {
-			x.notes.add(checkTables, Warning, t.String(), "has no primary key: without another replica identity its rows can neither be moved to another shard nor follow changes to a new one", "Add one, in a sharded table with the shard key in it.")
+		if len(t.Primary) == 0 && t.Kind == topology.Sharded && t.Problem == "" { // a new shard gets reference tables by their rows' hashes
+			x.notes.add(checkTables, Warning, t.String(), "has no primary key: without another replica identity its rows cannot be moved to another shard", "Add one, with the shard key in it.")
 		}
 	}
 	if reference := first(shards); reference != nil {
