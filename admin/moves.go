@@ -37,7 +37,7 @@ const (
 	orderEvery    = 100 * time.Millisecond
 )
 
-const moveColumns = `id# kind source target phase task paused ranges# share percent# rows# mb mb_per_s lag_bytes# eta pause_ms# attempt#
+const moveColumns = `id# kind source target phase task back paused ranges# share percent# rows# mb mb_per_s lag_bytes# eta pause_ms# attempt#
 	throttle alarm blockers error asked_by created updated`
 
 // moves are the verbs for moves that are in the journal.
@@ -133,7 +133,10 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 	if st != nil {
 		rows, bytes = max(rows, st.Move.Rows), max(bytes, st.Move.Bytes)
 	}
-	var paused, percent, rate, lag, eta, pause, throttle, blockers any
+	var back, paused, percent, rate, lag, eta, pause, throttle, blockers any
+	if m.Reverse {
+		back = "yes"
+	}
 	if m.Paused {
 		paused = "yes"
 	}
@@ -160,7 +163,7 @@ func moveRow(m *rebalance.Move, st *rebalance.Status, created, updated time.Time
 		}
 	}
 	return []any{
-		int64(m.ID), m.Kind.String(), m.Source, m.Target, m.State.String(), m.Task.String(), paused, int64(len(m.Ranges)), shareOf(m.Ranges),
+		int64(m.ID), m.Kind.String(), m.Source, m.Target, m.State.String(), m.Task.String(), back, paused, int64(len(m.Ranges)), shareOf(m.Ranges),
 		percent, rows, fmt.Sprintf("%.1f", float64(bytes)/megabyte), rate, lag, eta, pause, int64(m.Attempt),
 		throttle, orNull(m.Alarm()), blockers, orNull(m.Error), m.Who, timeText(created), timeText(updated),
 	}

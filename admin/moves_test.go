@@ -259,6 +259,7 @@ func TestShowMoves(t *testing.T) {
 	j.end(t, 1, func(m *rebalance.Move) { m.State, m.Task = rebalance.Copying, rebalance.TaskCopy })
 	j.end(t, 2, func(m *rebalance.Move) {
 		m.State, m.Task, m.Paused, m.Error, m.Blockers, m.Alarmed = rebalance.Streaming, rebalance.TaskBlockers, true, "no", []string{"pid 1", "pid 2"}, true
+		m.Reverse = true
 	})
 	live, err := rebalance.FromRecord(j.records[1])
 	if err != nil {
@@ -267,9 +268,9 @@ func TestShowMoves(t *testing.T) {
 	live.Rows, live.Bytes = 100, 50_000_000
 	j.live = []rebalance.Status{{Move: live, Lag: 7, Copied: 10, Chunks: 40, Copying: 20 * time.Second, Throttle: "at most 3.0 MB/s"}}
 	const (
-		first  = "1 move s2 s1 cleaned -  1 25.0000 100 12 3.4    45 1     root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
-		second = "2 split s1 s2 copying copy  1 37.5000 23 100 50.0 2.5 7 1m0s  1 at most 3.0 MB/s    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
-		third  = "3 move s1 s2 streaming blockers yes 1 50.0000 85 0 0.0     1  stuck pid 1; pid 2 no root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		first  = "1 move s2 s1 cleaned -   1 25.0000 100 12 3.4    45 1     root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		second = "2 split s1 s2 copying copy   1 37.5000 23 100 50.0 2.5 7 1m0s  1 at most 3.0 MB/s    root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
+		third  = "3 move s1 s2 streaming blockers yes yes 1 50.0000  0 0.0     1  stuck pid 1; pid 2 no root 2026-03-04 08:00:00 UTC 2026-03-04 08:01:00 UTC"
 	)
 	if got := run(t, conn, "SHOW MOVES"); got != second+", "+third {
 		t.Errorf("got  %q", got)

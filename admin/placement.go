@@ -204,9 +204,12 @@ func count(ctx context.Context, query topology.Query, t *topology.Table, owned, 
 	if c.misplaced == 0 {
 		return c, nil
 	}
-	rows, err = query(ctx, fmt.Sprintf("%sSELECT DISTINCT k::text %s AND %s ORDER BY 1 LIMIT %d", verifySettings, from, misplaced, keysNamed))
+	rows, err = query(ctx, fmt.Sprintf("%sSELECT DISTINCT k::text %s AND %s ORDER BY 1 LIMIT %d", verifySettings, from, misplaced, keysNamed+1))
 	for _, row := range rows {
 		c.keys = append(c.keys, row[0])
+	}
+	if len(c.keys) > keysNamed {
+		c.keys[keysNamed] = "and more"
 	}
 	return c, err
 }

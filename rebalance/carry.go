@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"shardproxy/fence"
@@ -113,7 +114,11 @@ func (r *runner) effect(e Effect) (seq uint64, f func(ctx context.Context) (Done
 			back = r.there
 		}
 		return plain(e.Seq, func(ctx context.Context) error {
-			if _, err := back.PrepareStream(ctx); err != nil {
+			err := r.waiting(ctx, e.Side, func() error {
+				_, err := back.PrepareStream(ctx)
+				return err
+			})
+			if err != nil {
 				return errors.Join(err, r.forgoDropped(ctx, &m))
 			}
 			return nil
@@ -297,9 +302,39 @@ func (r *runner) forget(ctx context.Context, m *Move) error {
 
 func (r *runner) prepare(ctx context.Context) error {
 	r.closeCopy()
-	snapshot, err := r.there.Prepare(ctx)
-	r.copying = snapshot
-	return err
+	return r.waiting(ctx, Source, func() (err error) {
+		r.copying, err = r.there.Prepare(ctx)
+		return err
+	})
+}
+
+// waiting names meanwhile what a new slot on a side waits for: PostgreSQL makes none before all transactions that have written have ended.
+func (r *runner) waiting(ctx context.Context, at Side, slot func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	defer r.waits.Store(nil)
+	defer looking.Wait()
+	defer cancel()
+	there := r.there
+	looking.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(watchEvery):
+			}
+			found, err := there.Blockers(ctx, mover.Side(at), watchEvery)
+			if err != nil {
+				r.log.Debug("what a replication slot waits for cannot be seen", "side", at, "error", err)
+			}
+			names := make([]string, len(found))
+			for i, b := range found {
+				names[i] = "shard " + r.of.Shard(at) + ": " + b.String()
+			}
+			r.waits.Store(&names)
+		}
+	})
+	return slot()
 }
 
 func (r *runner) closeCopy() {

@@ -184,6 +184,27 @@ func TestCutoverWaitsForOtherMovers(t *testing.T) {
 	}
 }
 
+// TestMoveTellsWhatItsSlotWaitsFor: PostgreSQL makes no replication slot while a transaction is open that has written, in whatever table.
+func TestMoveTellsWhatItsSlotWaitsFor(t *testing.T) {
+	c := newCluster(t)
+	c.fill(200)
+	other := c.pg.Connect(t, c.db[0])
+	if _, err := other.Exec(t.Context(), "SET application_name = 'nightly'; BEGIN; SELECT pg_current_xact_id()"); err != nil {
+		t.Fatal(err)
+	}
+	coordinator, stop := c.coordinator("p1")
+	defer stop()
+	id := c.add(quarter(t))
+	c.untilMove(coordinator, "the transaction is named", func(m *Move) bool {
+		return m.State == Prepared && len(m.Blockers) == 1 && strings.HasPrefix(m.Blockers[0], "shard s1: ") && strings.Contains(m.Blockers[0], "nightly")
+	})
+	if _, err := other.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	c.untilMove(coordinator, "the copy goes on, and nothing is named any more", func(m *Move) bool { return m.State > Prepared && len(m.Blockers) == 0 })
+	c.await(id, Soak)
+}
+
 // untilMove waits for the only move of a coordinator.
 func (c *cluster) untilMove(coordinator *Coordinator, what string, holds func(m *Move) bool) {
 	c.t.Helper()

@@ -47,6 +47,7 @@ type runner struct {
 	chunks, chunksTotal atomic.Int64 // of the copy
 	copyBegan           atomic.Int64 // in nanoseconds since 1970; 0: none runs
 	lagging             atomic.Pointer[string]
+	waits               atomic.Pointer[[]string] // transactions that a new slot waits for; nil: none is being made
 	streaming           atomic.Pointer[mover.Stream]
 }
 
@@ -253,6 +254,9 @@ func (r *runner) now() Status {
 		if lagging := r.lagging.Load(); lagging != nil {
 			st.Throttle = *lagging
 		}
+	}
+	if waits := r.waits.Load(); waits != nil {
+		st.Move.Blockers = *waits
 	}
 	if stream := r.streaming.Load(); stream != nil {
 		st.Lag = stream.Status().Lag

@@ -99,7 +99,7 @@ func (o *options) order(cmd *cobra.Command, verb, id string) error {
 }
 
 // moveColumns are what people see; --json has all.
-var moveColumns = []string{"id", "kind", "source", "target", "phase", "percent", "rows", "mb", "mb_per_s", "lag_bytes", "eta", "pause_ms", "paused", "throttle", "alarm", "blockers", "error"}
+var moveColumns = []string{"id", "kind", "source", "target", "phase", "back", "percent", "rows", "mb", "mb_per_s", "lag_bytes", "eta", "pause_ms", "paused", "throttle", "alarm", "blockers", "error"}
 
 func (o *options) moves(cmd *cobra.Command, all, watch bool) error {
 	sql := "SHOW MOVES"

@@ -35,7 +35,7 @@ func TestMoves(t *testing.T) {
 load       s1: 50.00 % now, 25.00 % afterwards
 load       s2: 50.00 % now, 75.00 % afterwards
 `, "", 0)
-	run("moves", "ID  KIND  SOURCE  TARGET  PHASE  PAUSED  PERCENT  ROWS  MB  MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR\n", "", 0)
+	run("moves", "ID  KIND  SOURCE  TARGET  PHASE  BACK  PAUSED  PERCENT  ROWS  MB  MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR\n", "", 0)
 	run("split s1 --to s2", "move 1: split, 1 range, 25.0000 % of the ring, from s1 to s2\n", "", 0)
 	run("moves pause 1", "move 1: pause followed\n", "", 0)
 	run("reverse 1", "", "shardctl: move 1 does not follow the order reverse: it is copying (SQLSTATE 55000). SHOW MOVES ALL tells how far it is.\n", 1)
@@ -43,13 +43,13 @@ load       s2: 50.00 % now, 75.00 % afterwards
 	run("abort 1", "", "shardctl: move 1 has ended: it is aborted (SQLSTATE 55000). SHOW MOVES lists those that go on.\n", 1)
 	run("finish 9", "", "shardctl: there is no move 9 (SQLSTATE 42704). SHOW MOVES ALL lists them.\n", 1)
 	run("split 0x4000000000000000 --into 3 --to s1 --wait", `move 2: split, 1 range, 33.3333 % of the ring, from s2 to s1
-ID  KIND   SOURCE  TARGET  PHASE  PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
-2   split  s2      s1      soak   -       100      0     0.0  -         -          -    -         -         -      -         -
+ID  KIND   SOURCE  TARGET  PHASE  BACK  PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
+2   split  s2      s1      soak   -     -       100      0     0.0  -         -          -    -         -         -      -         -
 `, "", 0)
 	run("verify --move 2", "id        2\nphase     soak\nverified  yes\ndetail    both shards had the same rows of the ranges\n", "", 0)
 	run("move --table users --key 42 --to s2 --wait --finish", `move 3: move, 1 range, 25.0000 % of the ring, from s1 to s2
-ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
-3   move  s1      s2      cleaned  -       100      0     0.0  -         -          -    -         -         -      -         -
+ID  KIND  SOURCE  TARGET  PHASE    BACK  PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
+3   move  s1      s2      cleaned  -     -       100      0     0.0  -         -          -    -         -         -      -         -
 `, "", 0)
 	run("merge 0x4000000000000000", "move 4: merge, 1 range, 25.0000 % of the ring, from s1 to s2\n", "", 0)
 	run("isolate --table users --key 42 --to s1", "epoch 8: split at e63218bcfb84b17f; split at e63218bcfb84b180\n", "", 0)
@@ -59,8 +59,8 @@ ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYT
 	run("shard drain s2", "epoch 9: drain shard s2\nmove 5: drain, 1 range, 50.0000 % of the ring, from s2 to s1\n", "", 0)
 	c.FailMoves("the disk\nis full")
 	run("move 0x4000000000000000 --to s1 --wait", `move 6: move, 1 range, 50.0000 % of the ring, from s2 to s1
-ID  KIND  SOURCE  TARGET  PHASE    PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
-6   move  s2      s1      aborted  -       -        0     0.0  -         -          -    -         -         -      -         the disk is full
+ID  KIND  SOURCE  TARGET  PHASE    BACK  PAUSED  PERCENT  ROWS  MB   MB_PER_S  LAG_BYTES  ETA  PAUSE_MS  THROTTLE  ALARM  BLOCKERS  ERROR
+6   move  s2      s1      aborted  -     -       -        0     0.0  -         -          -    -         -         -      -         the disk is full
 `, "shardctl: move 6 was aborted: the disk is full\n", 1)
 }
 

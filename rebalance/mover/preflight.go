@@ -236,8 +236,24 @@ func (p *preflight) rights(ctx context.Context, side Side) error {
 	return nil
 }
 
-// blockers are transactions that have written, in any database of the server: a new slot waits for all of them.
 func (p *preflight) blockers(ctx context.Context, side Side) error {
+	found, err := blockers(ctx, p.conn[side], side, p.options.OldTransaction)
+	p.report.Blockers = append(p.report.Blockers, found...)
+	return err
+}
+
+// Blockers names the transactions on a side that Prepare or PrepareStream waits for, if it has been at it for that long.
+func (m *Mover) Blockers(ctx context.Context, side Side, older time.Duration) ([]Blocker, error) {
+	conn, err := m.connect(ctx, side)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return blockers(ctx, conn, side, older)
+}
+
+// blockers are transactions that have written, in any database of the server: a new slot waits for all of them.
+func blockers(ctx context.Context, conn *pgx.Conn, side Side, older time.Duration) (found []Blocker, err error) {
 	const sql = `SELECT coalesce(l.pid, 0), coalesce(x.gid, ''), coalesce(r.rolname, x.owner::text, ''), coalesce(a.application_name, ''), coalesce(a.state, CASE WHEN l.pid IS NULL THEN 'prepared' ELSE 'unknown' END),
 		extract(epoch FROM coalesce(clock_timestamp() - coalesce(a.xact_start, x.prepared), '0'))::float8, left(coalesce(a.query, ''), 200)
 		FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid LEFT JOIN pg_roles r ON r.oid = a.usesysid
@@ -245,18 +261,18 @@ func (p *preflight) blockers(ctx context.Context, side Side) error {
 		WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
 		AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - $1 * interval '1 second')
 		ORDER BY 6 DESC`
-	rows, err := p.conn[side].Query(ctx, sql, p.options.OldTransaction.Seconds())
+	rows, err := conn.Query(ctx, sql, older.Seconds())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b := Blocker{Side: side}
 	var age float64
 	_, err = pgx.ForEachRow(rows, []any{&b.PID, &b.Prepared, &b.User, &b.App, &b.State, &age, &b.Query}, func() error {
 		b.Age = time.Duration(age * float64(time.Second))
-		p.report.Blockers = append(p.report.Blockers, b)
+		found = append(found, b)
 		return nil
 	})
-	return err
+	return found, err
 }
 
 // tables reads the shape, and looks at what concerns one side alone.
