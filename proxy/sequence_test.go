@@ -82,6 +82,23 @@ func TestSequenceOfSession(t *testing.T) {
 	k.atRest()
 }
 
+// TestSequenceOfEachRow: where a set makes more rows of one, a number would be given to several of them.
+func TestSequenceOfEachRow(t *testing.T) {
+	k := newKit(t)
+	c := k.connect()
+	c.want("CREATE SEQUENCE s", "C:CREATE SEQUENCE Z:I")
+	c.want("CREATE TABLE e (user_id bigint, n serial, v int)", "C:CREATE TABLE Z:I")
+	c.want("SELECT nextval('s'), generate_series(1, 3)", "E:0A000 Z:I")
+	c.want("INSERT INTO e (user_id, v) VALUES (1, generate_series(1, 3))", "E:0A000 Z:I")
+	c.want("INSERT INTO e VALUES (1, nextval('s'), 2 * generate_series(1, 3))", "E:0A000 Z:I")
+	c.want("INSERT INTO e VALUES (1, 7, generate_series(1, 3))", "C:INSERT 0 3 Z:I")
+	c.want("ALTER TABLE e ADD COLUMN m int DEFAULT nextval('s')", "E:0A000 Z:I")
+	c.want("ALTER TABLE e ADD COLUMN m int", "C:ALTER TABLE Z:I")
+	c.want("ALTER TABLE e ALTER COLUMN m SET DEFAULT nextval('s')", "C:ALTER TABLE Z:I")
+	c.want("INSERT INTO e VALUES (1, DEFAULT, 2) RETURNING n, m", "T D:1,1 C:INSERT 0 1 Z:I")
+	k.atRest()
+}
+
 // TestSequenceAsksForPrivilege as PostgreSQL does: for a serial column, but not for an identity column.
 func TestSequenceAsksForPrivilege(t *testing.T) {
 	k := newKit(t)

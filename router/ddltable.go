@@ -252,6 +252,7 @@ func (a *analysis) resetKey(d *definition, c *pg.Constraint) {
 func (a *analysis) newDefault(d *definition, c *pg.ColumnDef) {
 	before := a.diverges
 	a.diverges = ""
+	sequence := newColumn(c).Sequence
 	sc := &scope{level: &level{top: true}}
 	for _, n := range c.Constraints {
 		switch k := n.GetConstraint(); k.Contype {
@@ -262,9 +263,10 @@ func (a *analysis) newDefault(d *definition, c *pg.ColumnDef) {
 				a.refusal, a.t.Kind, a.t.Reason = refusal, kind, refusal
 				a.diverge("the default draws from a sequence, or cannot be analysed")
 			}
+			sequence = sequence || contains(k.RawExpr, func(n *pg.Node) bool { return sequenceFunctions[last(names(n.GetFuncCall().GetFuncname()))] })
 		}
 	}
-	if newColumn(c).Sequence {
+	if sequence {
 		a.diverge("it draws from a sequence")
 	}
 	why := a.diverges
@@ -276,7 +278,7 @@ func (a *analysis) newDefault(d *definition, c *pg.ColumnDef) {
 			Code: codeNotSupported, Message: "the new column " + quoteName(c.Colname) + " would hold other values on each shard", Detail: upper(why) + ".",
 			Hint: "Add the column without a default, fill it, then set the default.",
 		})
-	case newColumn(c).Sequence:
+	case sequence:
 		a.refuse(&Error{
 			Code: codeNotSupported, Message: "the new column " + quoteName(c.Colname) + " would hold the same numbers on each shard",
 			Hint: "Use a uuid column with gen_random_uuid().",

@@ -22,6 +22,7 @@ func (a *analysis) function(f *pg.FuncCall, sc *scope) {
 		return
 	}
 	fn, ok := a.schema.Functions[name]
+	a.undrawn = a.undrawn || fn.SetOf // each of its rows has a number of its own
 	if fn.Aggregate || f.AggStar || f.AggDistinct || f.AggWithinGroup || f.AggFilter != nil || f.AggOrder != nil {
 		if f.Over == nil {
 			a.aggregate(f, sc)
