@@ -38,7 +38,8 @@ func TestMoves(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	for _, one := range r.Cutovers {
-		if one.Pause <= 0 || one.Moving <= 0 || one.Others <= 0 || one.Parts["narrow"] <= 0 || !one.Back && one.Parts["flip"] <= 0 {
+		// So few writes may all miss a short cutover: TestCutoverIsFelt holds what is made of those that do not.
+		if one.Pause <= 0 || one.Parts["narrow"] <= 0 || !one.Back && one.Parts["flip"] <= 0 {
 			t.Errorf("%+v", one)
 		}
 	}
