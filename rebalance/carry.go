@@ -276,7 +276,11 @@ func (r *runner) announce(ctx context.Context, m *Move) error {
 			return err
 		}
 	}
-	r.known(ctx, 2*time.Second, 250*time.Millisecond)
+	r.known(ctx, 2*time.Second)
+	select { // what was planned by the map before is under way then: no proxy waits for that but for a hold
+	case <-ctx.Done():
+	case <-time.After(250 * time.Millisecond):
+	}
 	states, err := r.mapped(ctx)
 	if err != nil {
 		return err

@@ -175,21 +175,17 @@ func (r *runner) askHold(ctx context.Context, m *Move, epoch topology.Epoch) err
 		}
 	}
 	r.base = snap
-	r.known(ctx, ackWait, 0)
+	r.known(ctx, ackWait)
 	return ctx.Err()
 }
 
-// known waits for all live proxies to go by the map, but no longer than most, and then for what they have planned before to be
-// under way. A fence that is raised earlier is no fault: it only makes clients try again that need not have.
-func (r *runner) known(ctx context.Context, most, grace time.Duration) {
-	limited, cancel := context.WithTimeout(ctx, most)
+// known waits for all live proxies to go by the map, but no longer than most. A fence that is raised earlier is no fault: it only makes
+// clients try again that need not have.
+func (r *runner) known(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	if err := r.c.cfg.Keeper.Confirmed(limited, r.c.cfg.Keeper.Snapshot().Epoch); err != nil {
+	if err := r.c.cfg.Keeper.Confirmed(ctx, r.c.cfg.Keeper.Snapshot().Epoch); err != nil {
 		r.log.Debug("not all proxies have confirmed the map", "error", err)
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(grace):
 	}
 }
 
@@ -244,7 +240,7 @@ func (r *runner) burn(ctx context.Context, m *Move, epoch topology.Epoch) (Done,
 			return Done{}, err
 		}
 	}
-	r.known(ctx, ackWait, 0)
+	r.known(ctx, ackWait)
 	return Done{Epoch: r.c.cfg.Keeper.Snapshot().Epoch}, nil
 }
 
@@ -257,7 +253,7 @@ func (r *runner) release(ctx context.Context, m *Move) (done Done, err error) {
 		err = r.tell(ctx, m, topology.SetMoving{Moving: r.moving(0)})
 	}
 	if err == nil && !r.heldAt.IsZero() {
-		r.known(ctx, ackWait, 0)
+		r.known(ctx, ackWait)
 		done.Pause = time.Since(r.heldAt)
 		r.heldAt = time.Time{}
 	}
