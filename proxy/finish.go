@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -165,7 +166,7 @@ const firstOwn = 16384 // the OIDs of what a database has made itself, which are
 func (s *Session) typesOf(w *finishing, numbers []int) []byte {
 	types := subset(w.params, numbers)
 	for i := range numbers {
-		if oid := types[4*i : 4*i+4]; uint32(oid[0])<<24|uint32(oid[1])<<16|uint32(oid[2])<<8|uint32(oid[3]) >= firstOwn {
+		if oid := types[4*i : 4*i+4]; binary.BigEndian.Uint32(oid) >= firstOwn {
 			clear(oid)
 		}
 	}

@@ -32,7 +32,7 @@ func (s *Session) describeFinish(w *finishing) error {
 	} else {
 		s.askDescription(l, original, parseHidden)
 	}
-	s.ask(l, roundTripSettings, []byte{0, 0, 0, 0, 0, 0})
+	s.ask(l, roundTripSettings, bindNothing)
 	if !w.known {
 		if err := s.describeAnew(w); err != nil {
 			return err
@@ -173,14 +173,7 @@ func (s *Session) askDescription(l *lane, st *backend.Statement, r reply) {
 func (s *Session) ask(l *lane, st *backend.Statement, bind []byte) {
 	l.rows = nil
 	s.sendParse(l, st, parseHidden)
-	l.send(func(dst []byte) []byte {
-		dst = wire.AppendBind(dst, ownPortal, st.Name, bind)
-		dst = wire.AppendExecute(dst, ownPortal, 0)
-		return wire.AppendClose(dst, 'P', ownPortal)
-	})
-	l.await(bindHidden)
-	l.await(executeHidden)
-	l.await(closePortal)
+	l.runOwn(st.Name, bind, executeHidden)
 }
 
 // roundTripSettings asks for what decides whether a value that was written as text reads as the same value again.
@@ -254,7 +247,7 @@ func (s *Session) typesNamed(l *lane, oids []uint32) (map[uint32]typeOf, error) 
 	}
 	const name = "CASE WHEN t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN 'pg_catalog.' || pg_catalog.quote_ident(t.typname) ELSE pg_catalog.format_type(t.oid, -1) END"
 	sql := "SELECT t.oid, " + name + ", t.typcollation <> 0, t.typtype = 'p' FROM pg_catalog.pg_type t WHERE t.oid IN (" + strings.Join(unknown, ", ") + ")"
-	s.ask(l, &backend.Statement{SQL: sql}, []byte{0, 0, 0, 0, 0, 0})
+	s.ask(l, &backend.Statement{SQL: sql}, bindNothing)
 	if err := s.drain(l); err != nil {
 		return nil, err
 	}

@@ -177,15 +177,8 @@ func (s *Session) sendPull(w *finishing, l *lane, in *router.Input, rows *pulled
 	}
 	st := s.statementOf(w, sql, s.typesOf(w, in.Params), keep)
 	s.sendParse(l, st, parseProbe)
-	l.send(func(dst []byte) []byte {
-		dst = wire.AppendBind(dst, ownPortal, st.Name, rest)
-		dst = wire.AppendExecute(dst, ownPortal, 0)
-		return wire.AppendClose(dst, 'P', ownPortal)
-	})
-	l.await(bindHidden)
-	l.await(executePull)
 	l.pulls = append(l.pulls, rows)
-	l.await(closePortal)
+	l.runOwn(st.Name, rest, executePull)
 	return nil
 }
 

@@ -37,14 +37,7 @@ func (s *Session) identify(l *lane, t *router.Template) {
 		return
 	}
 	s.sendParse(l, identityQuery, parseHidden)
-	l.send(func(dst []byte) []byte {
-		dst = wire.AppendBind(dst, ownPortal, identityQuery.Name, []byte{0, 0, 0, 0, 0, 0})
-		dst = wire.AppendExecute(dst, ownPortal, 0)
-		return wire.AppendClose(dst, 'P', ownPortal)
-	})
-	l.await(bindHidden)
-	l.await(executeIdentity)
-	l.await(closePortal)
+	l.runOwn(identityQuery.Name, bindNothing, executeIdentity)
 }
 
 // fate is what became of a transaction.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"shardproxy/router"
@@ -206,8 +207,8 @@ func (q *sequences) note(sequence string, number int64) {
 
 // bareName is the name of a sequence as PostgreSQL's messages have it.
 func bareName(sequence string) string {
-	if _, name, ok := bytes.Cut([]byte(sequence), []byte(`"."`)); ok {
-		return `"` + string(name)
+	if _, name, ok := strings.Cut(sequence, `"."`); ok {
+		return `"` + name
 	}
 	return `"` + sequence + `"`
 }

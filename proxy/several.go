@@ -187,18 +187,11 @@ func (s *Session) dispatch(ctx context.Context, p part, write, first, rows bool)
 	switch {
 	case p.bind != nil:
 		s.sendParse(l, p.statement, parseHidden)
-		l.send(func(dst []byte) []byte {
-			dst = wire.AppendBind(dst, ownPortal, p.statement.Name, p.bind)
-			dst = wire.AppendExecute(dst, ownPortal, 0)
-			return wire.AppendClose(dst, 'P', ownPortal)
-		})
-		l.await(bindHidden)
+		answer := executeHidden
 		if rows {
-			l.await(executeTag)
-		} else {
-			l.await(executeHidden)
+			answer = executeTag
 		}
-		l.await(closePortal)
+		l.runOwn(p.statement.Name, p.bind, answer)
 		l.be.SetAppended(wire.AppendEmpty(l.be.Append(), 'H'))
 	case !rows:
 		l.query(p.sql, queryTag)

@@ -181,17 +181,25 @@ func (s *Session) promote() error {
 // ownPortal is the portal of the proxy's own statements: the client's unnamed one must stay.
 const ownPortal = backend.StatementPrefix + "portal"
 
-// execute runs a statement of the proxy's own between the client's, by the extended protocol and without Sync.
-func (l *lane) execute(sql string) {
-	l.parse(&backend.Statement{SQL: sql}, parseHidden)
+// bindNothing is a Bind behind the names: of no parameters, and a result in text.
+var bindNothing = []byte{0, 0, 0, 0, 0, 0}
+
+// runOwn runs a statement that the lane knows in a portal of the proxy's own. bind is its Bind behind the names; r says what its rows are for.
+func (l *lane) runOwn(statement string, bind []byte, r reply) {
 	l.send(func(dst []byte) []byte {
-		dst = wire.AppendBind(dst, ownPortal, "", []byte{0, 0, 0, 0, 0, 0})
+		dst = wire.AppendBind(dst, ownPortal, statement, bind)
 		dst = wire.AppendExecute(dst, ownPortal, 0)
 		return wire.AppendClose(dst, 'P', ownPortal)
 	})
 	l.await(bindHidden)
-	l.await(executeHidden)
+	l.await(r)
 	l.await(closePortal)
+}
+
+// execute runs a statement of the proxy's own between the client's, by the extended protocol and without Sync.
+func (l *lane) execute(sql string) {
+	l.parse(&backend.Statement{SQL: sql}, parseHidden)
+	l.runOwn("", bindNothing, executeHidden)
 	l.be.Unnamed = 0
 }
 

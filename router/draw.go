@@ -221,14 +221,12 @@ func (a *analysis) sequenceNamed(text string) string {
 	for _, schema := range schemas {
 		name := topology.TableName{Schema: schema, Name: parts[len(parts)-1]}
 		if t, ok := a.schema.Tables[name]; ok && t.Kind == topology.Other {
-			return quoteIdent(name.Schema) + "." + quoteIdent(name.Name)
+			return identifier(name.Schema) + "." + identifier(name.Name)
 		}
 	}
 	a.unknown(&pg.RangeVar{Schemaname: strings.Join(parts[:len(parts)-1], ""), Relname: parts[len(parts)-1]})
 	return text
 }
-
-func quoteIdent(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // endOf gives the end of a call that begins at start: behind the parenthesis that closes its arguments.
 func (a *analysis) endOf(start int) int {
@@ -260,12 +258,7 @@ func (a *analysis) drawDefaults(s *pg.InsertStmt, table *topology.Table, columns
 	var added []int
 	always, given := false, false
 	for i := range table.Columns {
-		c, at := &table.Columns[i], -1
-		for j, column := range columns {
-			if column == i {
-				at = j
-			}
-		}
+		c, at := &table.Columns[i], slices.Index(columns, i)
 		defaults := 0
 		for _, row := range rows {
 			if cells := row.GetList().GetItems(); at >= 0 && at < len(cells) && cells[at].GetSetToDefault() != nil {
@@ -308,17 +301,15 @@ func (a *analysis) drawRow(cells []*pg.Node, table *topology.Table, columns, add
 				a.draw(d, drawEdit{start: at, end: at + len("default")})
 			}
 		}
-		for _, column := range added {
-			if column == i {
-				a.draw(d, drawEdit{start: span.End - 1, end: span.End - 1, before: ", "})
-			}
+		if slices.Contains(added, i) {
+			a.draw(d, drawEdit{start: span.End - 1, end: span.End - 1, before: ", "})
 		}
 	}
 }
 
 // drawHead adds columns to the list of INSERT, which is made where there is none.
 func (a *analysis) drawHead(s *pg.InsertStmt, table *topology.Table, columns, added []int, always bool, rows int) {
-	name := func(i int) string { return quoteIdent(table.Columns[i].Name) }
+	name := func(i int) string { return identifier(table.Columns[i].Name) }
 	values, closing := 0, 0 // where VALUES begins, and the list of columns ends
 	lx := lexer{sql: a.sql[:rows], std: a.env.StdStrings, pos: int(s.Relation.Location)}
 	for tok := lx.next(); tok != tokEnd; tok = lx.next() {
